@@ -28,7 +28,9 @@ pub(crate) fn parse<T: Tolerant>(bytes: &[u8]) -> serde_json::Result<T> {
     if bytes.len() > MAX_COMPLETED {
         return strict;
     }
-    let Ok(mut document) = serde_json::from_slice::<Value>(bytes) else {
+    let Ok(mut document) = serde_json::from_slice::<Value>(bytes)
+        .or_else(|_| serde_json::from_str(&replace_invalid_text(bytes)))
+    else {
         return strict;
     };
     let renamed = T::SHAPE.fold_names(&mut document);
@@ -39,6 +41,50 @@ pub(crate) fn parse<T: Tolerant>(bytes: &[u8]) -> serde_json::Result<T> {
     T::complete(&mut document);
     // Only the first error has a line and a column.
     serde_json::from_value(document).map_err(|error| strict.err().unwrap_or(error))
+}
+
+/// Returns `bytes` with U+FFFD in place of what is not Unicode: bytes that are not UTF-8, and escapes
+/// of one half of a surrogate pair. Go's reader does the same.
+fn replace_invalid_text(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    let mut repaired = String::with_capacity(text.len());
+    let mut rest = &text[..];
+    while let Some(at) = rest.find('\\') {
+        let (before, escape) = rest.split_at(at);
+        repaired.push_str(before);
+        let length = match (surrogate(escape), escape.get(6..).and_then(surrogate)) {
+            (Some(Half::High), Some(Half::Low)) => 12,
+            (Some(_), _) => {
+                repaired.push('\u{fffd}');
+                rest = &escape[6..];
+                continue;
+            }
+            // The backslash and what it escapes, which may be a backslash.
+            (None, _) => escape.chars().take(2).map(char::len_utf8).sum(),
+        };
+        let (escape, after) = escape.split_at(length);
+        repaired.push_str(escape);
+        rest = after;
+    }
+    repaired.push_str(rest);
+    repaired
+}
+
+/// The half of a surrogate pair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Half {
+    High,
+    Low,
+}
+
+/// Returns which half of a surrogate pair the escape at the start of `text` is.
+fn surrogate(text: &str) -> Option<Half> {
+    let digits = text.strip_prefix("\\u")?.get(..4)?;
+    match u16::from_str_radix(digits, 16).ok()? {
+        0xd800..=0xdbff => Some(Half::High),
+        0xdc00..=0xdfff => Some(Half::Low),
+        _ => None,
+    }
 }
 
 /// Removes members that are `null`. In maps of the user's own keys, `null` stands for the empty
@@ -177,6 +223,44 @@ pub fn parse_manifest(bytes: &[u8]) -> Result<ImageManifest, serde_json::Error> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn text_that_is_not_unicode_is_replaced_as_go_does() {
+        let text = br#"["\ud83d\ude00", "\ud800", "\udc00x", "\\ud800", "\n\ud8"]"#;
+        assert_eq!(
+            replace_invalid_text(text),
+            "[\"\\ud83d\\ude00\", \"\u{fffd}\", \"\u{fffd}x\", \"\\\\ud800\", \"\\n\\ud8\"]"
+        );
+        let config = |author: &[u8]| {
+            let bytes = [
+                br#"{"rootfs":{"diff_ids":[]},"config":{"Labels":{"a":""#,
+                author,
+                br#""}}}"#,
+            ];
+            let config = parse_config(&bytes.concat()).unwrap();
+            let label = config.config().unwrap().label("a").unwrap().to_owned();
+            label
+        };
+        assert_eq!(config(br"\ud800 \u00e9"), "\u{fffd} \u{e9}");
+        assert_eq!(config(b"caf\xe9"), "caf\u{fffd}");
+        assert!(parse_config(b"{\"config\":\\ud800}").is_err());
+    }
+
+    #[test]
+    fn media_types_have_no_case_and_an_empty_artifact_type_is_none() {
+        let digest = format!("sha256:{}", "a".repeat(64));
+        let descriptor = format!(
+            r#"{{"mediaType":"application/vnd.OCI.image.manifest.v1+JSON","digest":"{digest}","size":2,"artifactType":""}}"#
+        );
+        let index = format!(r#"{{"schemaVersion":2,"manifests":[{descriptor}]}}"#);
+        let index: ImageIndex = parse(index.as_bytes()).unwrap();
+        let image = &index.manifests[0];
+        assert_eq!(
+            image.media_type(),
+            "application/vnd.oci.image.manifest.v1+json"
+        );
+        assert_eq!(image.artifact_type(), None);
+    }
 
     #[test]
     fn a_null_among_strings_is_the_empty_string() {

@@ -10,13 +10,15 @@ pub(crate) const TAR_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 pub(crate) enum Shape {
     /// A value, or an object whose keys are the user's.
     Any,
+    /// A media type, which has no case (RFC 6838).
+    MediaType,
     /// An object with these members.
     Object(&'static [(&'static str, Shape)]),
     /// A list of such values.
     List(&'static Shape),
 }
 
-use Shape::{Any, List, Object};
+use Shape::{Any, List, MediaType, Object};
 
 const PLATFORM: Shape = Object(&[
     ("architecture", Any),
@@ -27,7 +29,7 @@ const PLATFORM: Shape = Object(&[
 ]);
 
 const DESCRIPTOR: Shape = Object(&[
-    ("mediaType", Any),
+    ("mediaType", MediaType),
     ("digest", Any),
     ("size", Any),
     ("urls", Any),
@@ -39,7 +41,7 @@ const DESCRIPTOR: Shape = Object(&[
 /// An index of images.
 pub(crate) const INDEX: Shape = Object(&[
     ("schemaVersion", Any),
-    ("mediaType", Any),
+    ("mediaType", MediaType),
     ("manifests", List(&DESCRIPTOR)),
     ("annotations", Any),
 ]);
@@ -47,7 +49,7 @@ pub(crate) const INDEX: Shape = Object(&[
 /// The manifest of an image.
 pub(crate) const MANIFEST: Shape = Object(&[
     ("schemaVersion", Any),
-    ("mediaType", Any),
+    ("mediaType", MediaType),
     ("artifactType", Any),
     ("config", DESCRIPTOR),
     ("layers", List(&DESCRIPTOR)),
@@ -65,7 +67,7 @@ pub(crate) const BLOBS: Shape = Object(&[
 /// The members that distinguish manifests from indexes.
 pub(crate) const KIND: Shape = Object(&[
     ("schemaVersion", Any),
-    ("mediaType", Any),
+    ("mediaType", MediaType),
     ("manifests", Any),
     ("config", Any),
     ("layers", Any),
@@ -108,10 +110,15 @@ pub(crate) const CONFIGURATION: Shape = Object(&[
 ]);
 
 impl Shape {
-    /// Gives members the names that they have here. One that is there under its own name stays.
-    /// Returns whether any had another.
+    /// Gives members the names that they have here, and media types in lower case. A member that is
+    /// there under its own name stays. Returns whether anything changed.
     pub(crate) fn fold_names(self, value: &mut Value) -> bool {
         match (self, value) {
+            (MediaType, Value::String(text)) => {
+                let folded = text.bytes().any(|byte| byte.is_ascii_uppercase());
+                text.make_ascii_lowercase();
+                folded
+            }
             (Object(members), Value::Object(object)) => fold_object(members, object),
             (List(item), Value::Array(items)) => items
                 .iter_mut()

@@ -34,7 +34,9 @@ impl ImageManifest {
 
     /// Returns the type of an artifact that is not an image.
     pub fn artifact_type(&self) -> Option<&str> {
-        self.artifact_type.as_deref()
+        self.artifact_type
+            .as_deref()
+            .filter(|text| !text.is_empty())
     }
 
     /// Returns the descriptor of the configuration.
@@ -104,7 +106,9 @@ impl Descriptor {
 
     /// Returns the type of an artifact that is not an image.
     pub fn artifact_type(&self) -> Option<&str> {
-        self.artifact_type.as_deref()
+        self.artifact_type
+            .as_deref()
+            .filter(|text| !text.is_empty())
     }
 
     pub(crate) fn platform(&self) -> Option<&DescriptorPlatform> {

@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 
 use super::login::Login;
 use crate::name::DOCKER_HUB;
+use crate::shape::Shape;
 use crate::{Error, Secret};
 
 /// The largest such file that is read, in bytes.
@@ -22,6 +23,22 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     &base64::alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
+
+/// The members that are read.
+const FILE: Shape = Shape::Object(&[
+    ("auths", Shape::Any),
+    ("credHelpers", Shape::Any),
+    ("credsStore", Shape::Any),
+]);
+
+/// The members of an entry that are read.
+const ENTRY: Shape = Shape::Object(&[
+    ("auth", Shape::Any),
+    ("username", Shape::Any),
+    ("password", Shape::Any),
+    ("identitytoken", Shape::Any),
+    ("registrytoken", Shape::Any),
+]);
 
 /// A file of credentials.
 #[derive(Default)]
@@ -63,8 +80,18 @@ impl AuthFile {
         if bytes.iter().all(u8::is_ascii_whitespace) {
             return Ok(Self::default());
         }
-        serde_json::from_slice::<Option<Map<String, Value>>>(bytes)
-            .map(|members| Self(members.unwrap_or_default()))
+        let members = serde_json::from_slice::<Option<Map<String, Value>>>(bytes)?;
+        let mut members = Value::Object(members.unwrap_or_default());
+        // Docker's and podman's reader takes names in any case.
+        FILE.fold_names(&mut members);
+        let Value::Object(mut members) = members else {
+            return Ok(Self::default());
+        };
+        let auths = members.get_mut("auths").and_then(Value::as_object_mut);
+        for entry in auths.into_iter().flat_map(Map::values_mut) {
+            ENTRY.fold_names(entry);
+        }
+        Ok(Self(members))
     }
 
     /// Removes and returns the entries.
@@ -110,7 +137,10 @@ impl AuthFile {
                 let rank = Key::of(name).rank(host, repository)?;
                 let login = entry(value);
                 if login.is_none() && value.as_object().is_some_and(|value| !value.is_empty()) {
-                    tracing::debug!(entry = name, "an entry without credentials is passed over");
+                    tracing::warn!(
+                        entry = name,
+                        "an entry without usable credentials is passed over"
+                    );
                 }
                 Some((rank, login?))
             })
@@ -309,6 +339,14 @@ mod tests {
             let json = format!(r#"{{"auths":{{"{key}":{{"auth":"YTpi"}}}}}}"#);
             assert_eq!(find(&json, "h:5", "r/s"), basic("a", "b"), "{key}");
         }
+    }
+
+    #[test]
+    fn members_have_no_case() {
+        let json = r#"{"Auths":{"h":{"Auth":"YTpi"}},"CREDSSTORE":"x"}"#;
+        assert_eq!(find(json, "h", "r"), basic("a", "b"));
+        let file = AuthFile::parse(json.as_bytes()).unwrap();
+        assert_eq!(file.store(), Some("x"));
     }
 
     #[test]

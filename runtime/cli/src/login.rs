@@ -26,8 +26,8 @@ pub(super) struct Login {
     /// Use HTTP, not HTTPS, with the registry: others can read the password
     #[arg(long)]
     plain_http: bool,
-    /// The file that stores them [default: docker's or podman's]
-    #[arg(long, value_name = "FILE", env = "REGISTRY_AUTH_FILE")]
+    /// The file that stores them [default: $REGISTRY_AUTH_FILE, else docker's or podman's]
+    #[arg(long, value_name = "FILE")]
     authfile: Option<PathBuf>,
 }
 
@@ -37,8 +37,8 @@ pub(super) struct Logout {
     /// The registry, as HOST[:PORT]
     #[arg(value_name = "REGISTRY", default_value = "docker.io")]
     registry: String,
-    /// The file that stores them [default: docker's or podman's]
-    #[arg(long, value_name = "FILE", env = "REGISTRY_AUTH_FILE")]
+    /// The file that stores them [default: $REGISTRY_AUTH_FILE, else docker's or podman's]
+    #[arg(long, value_name = "FILE")]
     authfile: Option<PathBuf>,
 }
 

@@ -280,11 +280,28 @@ fn boot_message(root: &Root, spec: &Spec) -> Boot {
     }
     boot.ulimits = spec.ulimits.iter().map(limit).collect();
     let volumes = root.config().map_or(&[][..], |config| config.volumes());
-    boot.folders.extend(volumes.iter().map(|path| Folder {
-        path: [b"/", path.trim_start_matches('/').as_bytes()].concat(),
-        mode: 0o755,
-    }));
+    boot.folders
+        .extend(volumes.iter().filter_map(|path| volume_folder(path)));
     boot
+}
+
+/// Returns the folder of a `VOLUME`, whose path docker cleans: `/a/../b` is `/b`. The root itself needs
+/// no folder.
+fn volume_folder(path: &str) -> Option<Folder> {
+    let mut parts = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop();
+            }
+            part => parts.push(part),
+        }
+    }
+    (!parts.is_empty()).then(|| Folder {
+        path: format!("/{}", parts.join("/")).into_bytes(),
+        mode: 0o755,
+    })
 }
 
 /// Returns the first 16 bytes of a sandbox's id.
@@ -305,6 +322,17 @@ fn limit(limit: &spec::Ulimit) -> Ulimit {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_paths_of_volumes_are_cleaned_as_docker_cleans_them() {
+        let path = |text| volume_folder(text).map(|folder| folder.path);
+        assert_eq!(path("/a/../b"), Some(b"/b".to_vec()));
+        assert_eq!(path("data//./x/"), Some(b"/data/x".to_vec()));
+        assert_eq!(path("/../../etc"), Some(b"/etc".to_vec()));
+        for root in ["", "/", ".", "/a/.."] {
+            assert_eq!(path(root), None, "{root}");
+        }
+    }
 
     #[test]
     fn a_host_name_that_cannot_be_used_unchanged_is_rejected() {

@@ -201,9 +201,6 @@ pub enum Error {
     /// Neither the image nor the command line names a program.
     #[error("the image has neither Entrypoint nor Cmd")]
     NoCommand,
-    /// The image's `StopSignal` is not a signal of Linux.
-    #[error("the image's StopSignal {0:?} is not a signal")]
-    StopSignal(String),
     /// A host name is invalid, for the kernel or for `/etc/hosts`.
     #[error("{0:?} cannot be a host name: use 1 to {max} letters, digits, `-`, `.` and `_`", max = blockbox_vmm::guest::MAX_HOSTNAME)]
     Hostname(String),

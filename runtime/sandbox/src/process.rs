@@ -42,8 +42,7 @@ pub struct Overrides {
 ///
 /// # Errors
 ///
-/// [`Error::NoCommand`] if neither names a program; [`Error::StopSignal`] if the image's is not
-/// valid.
+/// [`Error::NoCommand`] if neither names a program.
 pub fn resolve(config: Option<&Config>, overrides: Overrides) -> Result<Process> {
     let list = |list: fn(&Config) -> &[String]| -> Vec<Vec<u8>> {
         let list = config.map_or(&[][..], list);
@@ -93,16 +92,9 @@ pub fn resolve(config: Option<&Config>, overrides: Overrides) -> Result<Process>
     }
     let user = overrides.user.or_else(|| Some(config?.user()?.to_owned()));
     let image_signal = config.and_then(Config::stop_signal);
-    let stop_signal = match (overrides.stop_signal, image_signal) {
-        (Some(signal), _) => Some(signal),
-        (None, Some(text)) if !text.is_empty() => Some(
-            text.parse()
-                .map_err(|_| Error::StopSignal(text.to_owned()))?,
-        ),
-        // The signal that halts systemd, which podman also sends.
-        (None, _) if init => Signal::from_number(SIGRTMIN_3),
-        (None, _) => None,
-    };
+    let stop_signal = overrides.stop_signal.or_else(|| stop_signal(image_signal?));
+    // The signal that halts systemd, which podman also sends.
+    let stop_signal = stop_signal.or_else(|| Signal::from_number(SIGRTMIN_3).filter(|_| init));
     let mut process = Process::default();
     process.args = args.into_iter().map(Into::into).collect();
     process.env = env.into_iter().map(Into::into).collect();
@@ -135,6 +127,16 @@ pub(crate) fn exec_spec(process: &Process, tty: Option<WindowSize>, stdin: bool)
 
 /// `SIGRTMIN+3`.
 const SIGRTMIN_3: u32 = 37;
+
+/// Returns the signal that an image's `StopSignal` names. As under docker, one that is not a signal
+/// does not keep the image from running: commands get SIGTERM.
+fn stop_signal(text: &str) -> Option<Signal> {
+    let signal = text.parse().ok();
+    if signal.is_none() && !text.is_empty() {
+        tracing::warn!("the image's StopSignal {text:?} is not a signal: SIGTERM is used");
+    }
+    signal
+}
 
 /// Returns whether a program must be process 1: systemd, and any `init`.
 fn is_init(program: &[u8]) -> bool {
@@ -284,8 +286,13 @@ mod tests {
         assert_eq!((spec.init, spec.stop_signal), (true, 12));
         let spec = run("/usr/bin/tini", Some("3")).unwrap();
         assert_eq!((spec.init, spec.stop_signal), (false, 3));
-        let wrong = run("nginx", Some("SIGNONE"));
-        assert!(matches!(wrong, Err(Error::StopSignal(name)) if name == "SIGNONE"));
+        for wrong in ["SIGNONE", "0", "FOO"] {
+            assert_eq!(
+                run("nginx", Some(wrong)).unwrap().stop_signal,
+                15,
+                "{wrong}"
+            );
+        }
     }
 
     #[test]
