@@ -6,6 +6,8 @@
 mod common;
 mod pool;
 
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
@@ -224,13 +226,29 @@ const BOOT_ID: &str = "cat /proc/sys/kernel/random/boot_id";
 
 impl Guest {
     /// A sandbox whose memory can be copied, with a command that counts in memory.
-    fn forkable(&self, name: &str) {
+    fn forkable(&self, name: &str, options: &[&str]) {
         let script = "i=0; while true; do i=$((i+1)); echo $i > /run/count; sleep 0.2; done";
-        self.detached(
-            &["--forkable", "--memory", "192M", "--name", name],
-            &["sh", "-c", script],
-        );
+        let own = ["--forkable", "--memory", "192M", "--name", name];
+        self.detached(&[&own, options].concat(), &["sh", "-c", script]);
         self.counts(name);
+    }
+
+    /// Starts programs in the sandbox that only read from a connection to a listener on the
+    /// host's loopback, and when that ends creates `/run/ended0` or `/run/ended1`.
+    fn idle_readers(&self, name: &str, listeners: &[TcpListener; 2]) -> [TcpStream; 2] {
+        let addresses = ["10.187.1.254", "fd62:6c6f:636b:6278::fe"];
+        for (index, listener) in listeners.iter().enumerate() {
+            let (to, port) = (addresses[index], listener.local_addr().unwrap().port());
+            let script = format!(
+                "/bin/busybox mkfifo /run/fifo{index}
+                 /bin/busybox nc {to} {port} <> /run/fifo{index}; echo > /run/ended{index}"
+            );
+            let output = self.exec(&["-d", name, "sh", "-c", &script]);
+            assert!(output.status.success(), "{output:?}");
+        }
+        listeners
+            .each_ref()
+            .map(|listener| listener.accept().unwrap().0)
     }
 
     /// Waits until the command of a sandbox has counted further.
@@ -269,7 +287,15 @@ fn copies_of_a_running_machine_continue_each_with_its_own_identity() {
         return;
     };
     let blockbox = &guest.blockbox;
-    guest.forkable("source");
+    let listeners = ["127.0.0.1:0", "[::1]:0"].map(|at| TcpListener::bind(at).unwrap());
+    let ports = listeners
+        .each_ref()
+        .map(|listener| listener.local_addr().unwrap().port().to_string());
+    guest.forkable(
+        "source",
+        &["--host-port", &ports[0], "--host-port", &ports[1]],
+    );
+    let mut connections = guest.idle_readers("source", &listeners);
     guest.sh("source", "echo source > /file; echo memory > /run/file");
     // Generated when it is first read.
     let boot = guest.sh("source", BOOT_ID);
@@ -296,6 +322,11 @@ fn copies_of_a_running_machine_continue_each_with_its_own_identity() {
         assert_eq!(identity[6..], ["forked"], "{identity:?}");
         identities.push(identity);
         guest.has_its_own_link(name);
+        // Programs that wait for the source's connections continue too.
+        common::guest::until("an end of the source's connections", || {
+            let ended = guest.exec(&[name, "cat", "/run/ended0", "/run/ended1"]);
+            ended.status.success().then_some(())
+        });
         guest.sh(name, "hostname > /file; hostname > /run/file");
     }
     for item in 0..identities[0].len() - 1 {
@@ -313,6 +344,21 @@ fn copies_of_a_running_machine_continue_each_with_its_own_identity() {
         "source\nmemory\n"
     );
     assert!(guest.counts("source") > counted);
+    for connection in &mut connections {
+        connection.write_all(b"x").unwrap();
+    }
+    assert!(
+        !guest
+            .exec(&["source", "cat", "/run/ended0"])
+            .status
+            .success()
+    );
+    assert!(
+        !guest
+            .exec(&["source", "cat", "/run/ended1"])
+            .status
+            .success()
+    );
 
     // With a command, its own runs beside the source's.
     let run = ["run", "--rm", "--snapshot", "warm", "--", "sh", "-c"];
@@ -382,7 +428,7 @@ fn memory_that_cannot_be_saved_is_an_error_with_the_reason() {
         &["sleep", "1000"],
     );
     refused(&[&memory[..], &["data"]].concat(), "mounted at /data");
-    guest.forkable("source");
+    guest.forkable("source", &[]);
     let fork = blockbox.ok(["fork", "--memory", "source"]);
     refused(&["fork", "--memory", fork.trim()], "is a copy itself");
     blockbox.ok([&memory[..], &["source", "-n", "warm"]].concat());
@@ -429,7 +475,7 @@ fn a_kill_while_a_machine_is_copied_leaves_complete_snapshots_or_none() {
             .status();
         assert!(killed.unwrap().success());
     };
-    guest.forkable("source");
+    guest.forkable("source", &[]);
     for round in 0..6 {
         let name = format!("round-{round}");
         let words = ["snapshot", "create", "--memory", "source", "-n", &name];

@@ -34,15 +34,12 @@ pub(crate) fn change(
     if identity.realtime_ns > 0 {
         clock::set(identity.realtime_ns).step("setting the clock")?;
     }
-    if identity.close_connections {
-        match network::close_outgoing() {
-            // A kernel may not support this. The gateway resets connections that it does not know.
-            Ok(_) | Err(Errno::INVAL | Errno::NOENT | Errno::OPNOTSUPP) => {}
-            Err(errno) => return Err(errno).step("closing connections"),
-        }
-    }
     if let Some(after) = &identity.network {
         network::change(before, after)?;
+    }
+    if identity.close_connections {
+        // After the change, because the gateway accepts only the copy's own hardware address.
+        network::close_outgoing().step("closing connections")?;
     }
     if !identity.hostname.is_empty() {
         let set = rustix::system::sethostname(identity.hostname.as_bytes());

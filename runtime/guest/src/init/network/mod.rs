@@ -189,9 +189,11 @@ fn default_route(index: u32, gateway: IpAddr) -> Message {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-    use std::io::Read;
-    use std::net::{TcpListener, TcpStream};
+    use std::io::{ErrorKind, Read, Write};
+    use std::net::{SocketAddr, TcpListener, TcpStream};
     use std::process::Command;
+
+    use rustix::thread::UnshareFlags;
 
     use super::*;
 
@@ -306,30 +308,73 @@ mod tests {
         in_namespace("close_connections");
     }
 
+    /// Accepts a connection to each address in a namespace with the other end of the link, and
+    /// forgets them without a word to the client, as the host of a copied guest does.
+    fn forgetful_peer(addresses: [SocketAddr; 2]) -> impl FnOnce() {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let (end, ended) = std::sync::mpsc::channel();
+        let up = || {
+            for args in [
+                "link set other up",
+                "addr replace 192.0.2.1/24 dev other",
+                "addr replace fd00::1/64 dev other nodad",
+            ] {
+                ip(&args.split(' ').collect::<Vec<_>>());
+            }
+        };
+        let peer = std::thread::spawn(move || {
+            #[expect(unsafe_code, reason = "no safe function changes the namespace")]
+            // SAFETY: No file descriptors are unshared.
+            unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }.unwrap();
+            let thread = rustix::thread::gettid().as_raw_nonzero().get();
+            sender.send(thread).unwrap();
+            ended.recv().unwrap();
+            up();
+            let listeners = addresses.map(|address| TcpListener::bind(address).unwrap());
+            sender.send(thread).unwrap();
+            let accepted = listeners.map(|listener| listener.accept().unwrap().0);
+            ended.recv().unwrap();
+            // Without an address of its own it sends no reset.
+            ip(&["addr", "flush", "dev", "other"]);
+            for stream in accepted {
+                rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
+            }
+            up();
+        });
+        let thread = receiver.recv().unwrap();
+        ip(&["link", "set", "other", "netns", &thread.to_string()]);
+        end.send(()).unwrap();
+        receiver.recv().unwrap();
+        move || {
+            end.send(()).unwrap();
+            peer.join().unwrap();
+        }
+    }
+
     #[test]
     #[ignore = "changes the network; run by the test above in a namespace"]
     fn close_connections() {
+        let peers: [SocketAddr; 2] = ["192.0.2.1:80", "[fd00::1]:80"].map(|at| at.parse().unwrap());
+        let forget = forgetful_peer(peers);
         bring_up(Some(&network(2)), &mut Warnings::default())
             .unwrap_or_else(|failure| panic!("{failure}"));
-        let pair = |address: &str| {
+        let outside = peers.map(|peer| TcpStream::connect(peer).unwrap());
+        let within = ["127.0.0.1:0", "[::1]:0", "192.0.2.2:0"].map(|address| {
             let listener = TcpListener::bind(address).unwrap();
             let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             (client, listener.accept().unwrap().0)
-        };
-        let (mut outside, _server) = pair("192.0.2.2:0");
-        let (within, mut peer) = pair("127.0.0.1:0");
-        match close_outgoing() {
-            // Closing one side closes the other.
-            Ok(closed) => assert!(closed > 0),
-            Err(errno) => {
-                testkit::skip(&format!(
-                    "this kernel does not close others' sockets: {errno}"
-                ));
-                return;
-            }
+        });
+        forget();
+        assert_eq!(close_outgoing().unwrap(), 2);
+        for mut client in outside {
+            // Otherwise it would wait for ever.
+            client.set_read_timeout(Some(DEVICE_TIMEOUT)).unwrap();
+            let error = client.read(&mut [0]).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}");
         }
-        assert!(outside.read(&mut [0]).is_err());
-        std::io::Write::write_all(&mut &within, b"x").unwrap();
-        assert_eq!(peer.read(&mut [0]).unwrap(), 1);
+        for (mut client, mut server) in within {
+            client.write_all(b"x").unwrap();
+            assert_eq!(server.read(&mut [0]).unwrap(), 1);
+        }
     }
 }

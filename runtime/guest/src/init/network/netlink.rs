@@ -7,9 +7,7 @@ use std::time::Duration;
 
 use rustix::event::PollFlags;
 use rustix::io::Errno;
-use rustix::net::{
-    AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, netlink,
-};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
 use crate::control::ready;
 
@@ -92,18 +90,8 @@ pub(crate) struct Socket(OwnedFd);
 impl Socket {
     /// Opens a socket for links, addresses and routes (`NETLINK_ROUTE`).
     pub(crate) fn route() -> Result<Self, Errno> {
-        Self::open(None)
-    }
-
-    /// Opens a socket for information about sockets (`NETLINK_SOCK_DIAG`).
-    pub(crate) fn diagnosis() -> Result<Self, Errno> {
-        Self::open(Some(netlink::SOCK_DIAG))
-    }
-
-    fn open(protocol: Option<Protocol>) -> Result<Self, Errno> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, protocol)
-            .map(Socket)
+        rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None).map(Socket)
     }
 
     pub(crate) fn fd(&self) -> &OwnedFd {
