@@ -1,7 +1,8 @@
 //! `blockbox fork`
 
+use anyhow::Context;
 use blockbox::store::Store;
-use blockbox::{Consistency, ForkOptions, Sandbox};
+use blockbox::{Boot, Consistency, ForkOptions, Sandbox};
 use clap::Args;
 
 use super::boot;
@@ -55,28 +56,41 @@ impl Fork {
         if let Some(hostname) = &self.hostname {
             options = options.hostname(hostname);
         }
-        if self.memory {
-            let (snapshot, _) = source.capture()?;
-            for _ in 0..self.count {
-                let (fork, boot) = snapshot.launch(&options)?;
-                let booted = boot.wait(&mut |_| ())?;
-                foreground::warn(&booted);
-                booted.start()?;
-                println!("{}", fork.name());
-            }
-            return Ok(());
-        }
+        let snapshot = match self.memory {
+            true => Some(source.capture()?.0),
+            false => None,
+        };
         for _ in 0..self.count {
-            let work = self.shown.work(format!("copying {}", self.source), None);
-            let fork = source.fork(&options.clone().meter(work.meter()))?;
-            work.finish();
-            if start {
-                fork.start()?;
-            }
+            let fork = if let Some(snapshot) = &snapshot {
+                started(snapshot.launch(&options)?)?
+            } else {
+                let work = self.shown.work(format!("copying {}", self.source), None);
+                let options = options.clone().meter(work.meter());
+                if start {
+                    let launched = source.launch_fork(&options)?;
+                    work.finish();
+                    started(launched)?
+                } else {
+                    let fork = source.fork(&options)?;
+                    work.finish();
+                    fork
+                }
+            };
             println!("{}", fork.name());
         }
         Ok(())
     }
+}
+
+/// Starts the main command of a fork, which is not kept if that fails.
+fn started((fork, boot): (Sandbox, Boot)) -> anyhow::Result<Sandbox> {
+    let start = || {
+        let booted = boot.wait(&mut |_| ())?;
+        foreground::warn(&booted);
+        booted.start()
+    };
+    start().with_context(|| format!("fork {:?} was not started", fork.name()))?;
+    Ok(fork)
 }
 
 pub(super) fn consistency(crash: bool) -> Consistency {

@@ -428,6 +428,17 @@ fn memory_that_cannot_be_saved_is_an_error_with_the_reason() {
         &["sleep", "1000"],
     );
     refused(&[&memory[..], &["data"]].concat(), "mounted at /data");
+    // Only one machine at a time can mount the volume.
+    let words = ["fork", "data", "--name", "second"];
+    refused(
+        &words,
+        "fork \"second\" was not started: volume \"data\" is in use",
+    );
+    refused(
+        &["fork", "data", "--count", "2"],
+        "volume \"data\" is in use",
+    );
+    assert_eq!(guest.sandboxes(), 2);
     guest.forkable("source", &[]);
     let fork = blockbox.ok(["fork", "--memory", "source"]);
     refused(&["fork", "--memory", fork.trim()], "is a copy itself");

@@ -246,6 +246,25 @@ impl Sandbox {
     /// [`Error::SandboxName`], [`Error::SandboxExists`]; those of [`copy_upper`](Self::copy_upper).
     /// Nothing is left behind.
     pub fn fork(&self, options: &ForkOptions) -> Result<Self> {
+        self.make_fork(options, false).map(|(fork, _lock)| fork)
+    }
+
+    /// As [`fork`](Self::fork), and starts to boot the new sandbox, as
+    /// [`Builder::launch`](crate::Builder::launch) does: it is removed if that fails.
+    ///
+    /// # Errors
+    ///
+    /// As [`fork`](Self::fork); an error that is known to keep the machine from booting.
+    pub fn launch_fork(&self, options: &ForkOptions) -> Result<(Self, Boot)> {
+        let spec = self.info()?.spec;
+        boot::check(self.store(), &spec.machine)?;
+        let secrets = crate::secrets::read(&spec.secrets, &[])?;
+        let (fork, lock) = self.make_fork(options, true)?;
+        let boot = Boot::launch(&fork, lock, None, secrets, None)?;
+        Ok((fork, boot))
+    }
+
+    fn make_fork(&self, options: &ForkOptions, discard: bool) -> Result<(Self, Lock)> {
         let spec = self.info()?.spec;
         let parent = spec.snapshot.clone();
         let spec = forked(spec, parent, options);
@@ -253,8 +272,8 @@ impl Sandbox {
         let copy = |path: PathBuf| self.copy_upper(&path, consistency, meter).map(drop);
         let store = self.store();
         let root = Root::Image(Box::new(image(store, &spec)?));
-        let (spec, _lock) = create::create_with(store, &root, spec, false, copy)?;
-        Ok(Self::new(store.clone(), spec.name))
+        let (spec, lock) = create::create_with(store, &root, spec, discard, copy)?;
+        Ok((Self::new(store.clone(), spec.name), lock))
     }
 
     /// Replaces the sandbox's disk with a copy of the snapshot's. Later changes are lost.
