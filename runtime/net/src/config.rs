@@ -29,7 +29,8 @@ pub struct Addresses {
     pub guest_v6: Ipv6Addr,
     /// The gateway's IPv6 address.
     pub gateway_v6: Ipv6Addr,
-    /// The IPv6 address of `host.blockbox.internal`.
+    /// The IPv6 address that leads to the host's loopback, as `host_v4` does. The name has only
+    /// the IPv4 address: most servers listen there.
     pub host_v6: Ipv6Addr,
     /// The length of the link's IPv6 prefix, in bits.
     pub prefix_v6: u8,

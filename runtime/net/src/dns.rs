@@ -133,9 +133,9 @@ impl Dns {
 
     /// Returns the addresses of the gateway's own names.
     fn own(&self, name: &str, shared: &Shared) -> Option<Vec<IpAddr>> {
-        let addresses = &shared.addresses;
         if name == HOST_NAME {
-            return Some(vec![addresses.host_v4.into(), addresses.host_v6.into()]);
+            // A program that tries only one address reaches servers on the host's 127.0.0.1.
+            return Some(vec![shared.addresses.host_v4.into()]);
         }
         // RFC 6761: never sent to a server.
         (name == "localhost" || name.ends_with(".localhost"))

@@ -21,6 +21,9 @@ use crate::scope::{Scope, carried};
 pub(crate) struct Grant {
     /// The address to connect to: the destination, or the host's loopback.
     pub(crate) connect: SocketAddr,
+    /// The address to connect to if that fails: the other address of the host's loopback, because
+    /// a server may listen on only one of them.
+    pub(crate) other: Option<SocketAddr>,
     /// The check of the name in the connection's first bytes.
     pub(crate) check: NameCheck,
 }
@@ -102,7 +105,13 @@ impl Policy {
         } else {
             NameCheck::Any
         };
-        let grant = |check| Ok(Grant { connect: to, check });
+        let grant = |check| {
+            Ok(Grant {
+                connect: to,
+                other: None,
+                check,
+            })
+        };
         if self
             .allow
             .iter()
@@ -150,12 +159,12 @@ impl Policy {
                 .name(Some(HOST_NAME.to_owned()))
                 .remedy((protocol != Protocol::Icmp).then_some(Remedy::HostPort(to.port()))));
         }
-        let loopback: IpAddr = match to {
-            SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-            SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
-        };
+        let v4: SocketAddr = (Ipv4Addr::LOCALHOST, to.port()).into();
+        let v6: SocketAddr = (Ipv6Addr::LOCALHOST, to.port()).into();
+        let (connect, other) = if to.is_ipv4() { (v4, v6) } else { (v6, v4) };
         Ok(Grant {
-            connect: (loopback, to.port()).into(),
+            connect,
+            other: Some(other),
             check: NameCheck::Any,
         })
     }

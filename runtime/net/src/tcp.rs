@@ -10,7 +10,7 @@ mod sniff;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io::{self, ErrorKind};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use mio::Interest;
@@ -101,7 +101,7 @@ impl Tcp {
         let Some(flow) = self.flows.get_mut(index) else {
             return;
         };
-        if let Stage::Connecting { syn } = &mut flow.stage {
+        if let Stage::Connecting { syn, .. } = &mut flow.stage {
             if packet::is_opening(packet.payload) {
                 // A repeated SYN, or one of a program that reuses the port of an abandoned
                 // connection.
@@ -142,6 +142,7 @@ impl Tcp {
             if key.far.port() == crate::dns::PORT {
                 let stage = Stage::Connecting {
                     syn: bytes.to_vec(),
+                    other: None,
                 };
                 let index = self.insert(key, stage, Far::Resolver(Resolver::default()), shared.now);
                 self.connected(index, shared);
@@ -150,11 +151,13 @@ impl Tcp {
             }
             return;
         }
-        let grant = match shared.policy.decide(Protocol::Tcp, key.far, shared.now) {
+        let mut grant = match shared.policy.decide(Protocol::Tcp, key.far, shared.now) {
             Ok(grant) => grant,
             Err(denial) => return shared.deny(*denial, packet),
         };
-        match TcpStream::connect(grant.connect) {
+        let stream = TcpStream::connect(grant.connect)
+            .or_else(|error| connect_other(&mut grant.other).ok_or(error));
+        match stream {
             Ok(stream) => self.connecting(key, grant, bytes, stream, shared),
             Err(error) => refuse(packet, &error, shared),
         }
@@ -168,7 +171,10 @@ impl Tcp {
         stream: TcpStream,
         shared: &mut Shared,
     ) {
-        let stage = Stage::Connecting { syn: syn.to_vec() };
+        let stage = Stage::Connecting {
+            syn: syn.to_vec(),
+            other: grant.other,
+        };
         let name = shared.policy.names.name_of(key.far.ip(), shared.now);
         let index = self.insert(key, stage, Far::Host(stream), shared.now);
         if let Some(flow) = self.flows.get_mut(index) {
@@ -239,13 +245,13 @@ impl Tcp {
         };
         if matches!(flow.stage, Stage::Connecting { .. }) {
             match stream.take_error() {
-                Ok(Some(error)) | Err(error) => return self.fail(index, &error, shared),
+                Ok(Some(error)) | Err(error) => return self.retry(index, &error, shared),
                 Ok(None) => {}
             }
             match stream.peer_addr() {
                 Ok(_) => return self.connected(index, shared),
                 Err(error) if error.kind() == ErrorKind::NotConnected => return,
-                Err(error) => return self.fail(index, &error, shared),
+                Err(error) => return self.retry(index, &error, shared),
             }
         }
         self.wake(index);
@@ -257,7 +263,7 @@ impl Tcp {
         let Some(flow) = self.flows.get_mut(index) else {
             return;
         };
-        let Stage::Connecting { syn } = std::mem::replace(&mut flow.stage, Stage::Open) else {
+        let Stage::Connecting { syn, .. } = std::mem::replace(&mut flow.stage, Stage::Open) else {
             return;
         };
         let far = flow.key.far;
@@ -289,10 +295,34 @@ impl Tcp {
         self.wake(index);
     }
 
+    /// The far side cannot be reached at this address: tries the other one, if there is one.
+    fn retry(&mut self, index: usize, error: &io::Error, shared: &mut Shared) {
+        let Some(Flow {
+            stage: Stage::Connecting { other, .. },
+            far: Far::Host(stream),
+            readable,
+            writable,
+            ..
+        }) = self.flows.get_mut(index)
+        else {
+            return;
+        };
+        let Some(next) = connect_other(other) else {
+            return self.fail(index, error, shared);
+        };
+        // Closing it also deregisters it.
+        let _ = shared.registry.deregister(stream);
+        *stream = next;
+        (*readable, *writable) = (false, false);
+        if let Err(error) = self.register(index, shared) {
+            self.fail(index, &error, shared);
+        }
+    }
+
     /// The far side cannot be reached: reports the error to the guest.
     fn fail(&mut self, index: usize, error: &io::Error, shared: &mut Shared) {
         if let Some(flow) = self.flows.get_mut(index)
-            && let Stage::Connecting { syn } = &mut flow.stage
+            && let Stage::Connecting { syn, .. } = &mut flow.stage
         {
             let syn = std::mem::take(syn);
             if let Some(packet) = Packet::parse(&syn) {
@@ -482,6 +512,11 @@ impl Tcp {
             seconds: now.saturating_duration_since(flow.since).as_secs(),
         })
     }
+}
+
+/// Begins to connect to the other address, if there is one. `None` if that fails at once.
+fn connect_other(other: &mut Option<SocketAddr>) -> Option<TcpStream> {
+    TcpStream::connect(other.take()?).ok()
 }
 
 /// Returns when a flow must be ended if nothing happens.

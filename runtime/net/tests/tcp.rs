@@ -151,6 +151,33 @@ fn ipv6_inside_reaches_ipv6_outside() {
 }
 
 #[test]
+fn servers_on_one_address_of_the_hosts_loopback_are_reached_at_both() {
+    for bound in ["127.0.0.1:0", "[::1]:0"] {
+        let Ok(listener) = TcpListener::bind(bound) else {
+            testkit::skip("there is no IPv6 loopback");
+            continue;
+        };
+        let port = listener.local_addr().unwrap().port();
+        let (running, link) = Running::start(Config::new().host_ports([port]));
+        let mut guest = Guest::new(link);
+        for to in [host(port), host_v6(port)] {
+            let handle = guest.connected(to);
+            let mut peer = accept(&listener);
+            peer.write_all(b"reached").unwrap();
+            drop(peer);
+            assert_eq!(guest.read_to_end(handle), b"reached", "{bound} {to}");
+        }
+        drop(listener);
+        // A port without a server is refused at both, at once.
+        for to in [host(port), host_v6(port)] {
+            let handle = guest.connect(to);
+            guest.until(|sockets| sockets.get::<Socket<'_>>(handle).state() == State::Closed);
+        }
+        running.end();
+    }
+}
+
+#[test]
 fn bytes_arrive_as_they_were_sent_both_ways_at_once() {
     const SIZE: usize = 16 << 20;
     let (listener, port, running, mut guest) = setup();

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::common::guest::Guest;
 use crate::common::programs::Programs;
-use crate::{sh, start, text, until};
+use crate::{LONG, sh, start, text, until};
 
 /// A server that ends with the test.
 struct Server {
@@ -207,9 +207,14 @@ fn curl_apt_get_pip_and_iperf3_work_in_a_sandbox() {
         folder.path(),
     );
 
-    let ports: Vec<_> = [&web, &tls, &speed]
-        .map(|server| server.port.to_string())
-        .into();
+    let echo = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let ports = [
+        web.port,
+        tls.port,
+        speed.port,
+        echo.local_addr().unwrap().port(),
+    ]
+    .map(|port| port.to_string());
     let mut options: Vec<_> = ports
         .iter()
         .flat_map(|port| ["--host-port", port])
@@ -256,6 +261,30 @@ fn curl_apt_get_pip_and_iperf3_work_in_a_sandbox() {
     );
     let said = sh(&guest, "box", &pip);
     assert!(said.ends_with("installed by pip\n"), "{said}");
+
+    // Programs that try only the first address of a name, with streams and datagrams.
+    let first = format!(
+        "import socket\n\
+         def ask(kind, port, text):\n\
+         \x20   found = socket.getaddrinfo('host.blockbox.internal', port, type=kind)[0]\n\
+         \x20   s = socket.socket(found[0], kind); s.settimeout(60)\n\
+         \x20   s.connect(found[4]); s.send(text); print(s.recv(8))\n\
+         ask(socket.SOCK_STREAM, {}, b'HEAD / HTTP/1.0\\r\\n\\r\\n')\n\
+         ask(socket.SOCK_DGRAM, {}, b'datagram')",
+        ports[0], ports[3]
+    );
+    let answers = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut bytes = [0; 2000];
+            echo.set_read_timeout(Some(LONG)).unwrap();
+            let (count, peer) = echo.recv_from(&mut bytes).unwrap();
+            echo.send_to(&bytes[..count], peer).unwrap();
+        });
+        guest
+            .blockbox
+            .ok(["exec", "box", "--", PYTHON, "-c", &first])
+    });
+    assert_eq!(answers, "b'HTTP/1.1'\nb'datagram'\n");
 
     for direction in ["", "-R"] {
         let command = format!(

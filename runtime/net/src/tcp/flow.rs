@@ -54,6 +54,8 @@ pub(super) enum Stage {
     /// The host connects; the guest's SYN waits for the result.
     Connecting {
         syn: Vec<u8>,
+        /// The address to try if this one fails.
+        other: Option<SocketAddr>,
     },
     /// The guest is being connected to; if it refuses, the next of these addresses is tried.
     Calling {

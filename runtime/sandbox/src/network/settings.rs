@@ -49,12 +49,11 @@ pub(crate) fn describe(network: &Network, search: Option<Vec<String>>, boot: &mu
     }));
     let Some(search) = search else { return };
     let own = addresses(network);
-    boot.hosts.extend(
-        [IpAddr::V4(own.host_v4), IpAddr::V6(own.host_v6)].map(|address| Host {
-            address,
-            name: HOST_NAME.to_owned(),
-        }),
-    );
+    // Not the IPv6 address too, as in the gateway's answers.
+    boot.hosts.push(Host {
+        address: own.host_v4.into(),
+        name: HOST_NAME.to_owned(),
+    });
     // Published ports can also reach servers on the guest's 127.0.0.1. Only the gateway is on the
     // link.
     boot.sysctls.push(Sysctl {
@@ -115,6 +114,12 @@ mod tests {
         assert!(boot.sysctls.is_empty());
         describe(&network, Some(Vec::new()), &mut boot);
         assert!(boot.network.is_some());
-        assert!(boot.hosts.iter().any(|host| host.name == HOST_NAME));
+        let own: Vec<_> = boot
+            .hosts
+            .iter()
+            .filter(|host| host.name == HOST_NAME)
+            .map(|host| host.address)
+            .collect();
+        assert_eq!(own, [IpAddr::V4(Addresses::default().host_v4)]);
     }
 }
