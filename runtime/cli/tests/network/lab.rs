@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use nix::sched::{CloneFlags, setns};
 
 use crate::common::Blockbox;
+use crate::until;
 
 /// The world's name server.
 const NAME_SERVER: &str = "93.184.216.53:53";
@@ -87,7 +88,7 @@ impl Lab {
         let address: SocketAddr = NAME_SERVER.parse().unwrap();
         lab.write("hosts", "127.0.0.1 localhost\n");
         lab.resolve_with(&[address.ip()]);
-        lab.inside(&lab.world, || serve_names(address, &NAMES, Arc::default()));
+        lab.name_server(address.ip(), &NAMES);
         Some(lab)
     }
 
@@ -109,7 +110,10 @@ impl Lab {
         let silent = Arc::<AtomicBool>::default();
         let address = SocketAddr::new(address, 53);
         let flag = Arc::clone(&silent);
-        self.inside(&self.world, || serve_names(address, names, flag));
+        self.inside(&self.world, || {
+            let listener = TcpListener::bind(address).unwrap();
+            serve_names(UdpSocket::bind(address).unwrap(), listener, names, flag);
+        });
         silent
     }
 
@@ -183,10 +187,21 @@ impl Drop for Lab {
 /// Names and their addresses.
 type Names = &'static [(&'static str, &'static str)];
 
+/// Starts a name server on a free port of this host's loopback.
+pub(crate) fn name_server_on_loopback(names: Names) -> SocketAddr {
+    // A port that is free for streams may be in use for datagrams.
+    let (socket, listener) = until("a free port", || {
+        let listener = TcpListener::bind("127.0.0.1:0").ok()?;
+        let socket = UdpSocket::bind(listener.local_addr().ok()?).ok()?;
+        Some((socket, listener))
+    });
+    let address = socket.local_addr().unwrap();
+    serve_names(socket, listener, names, Arc::default());
+    address
+}
+
 /// Answers DNS queries over UDP and TCP in separate threads, unless it is to be silent.
-fn serve_names(address: SocketAddr, names: Names, silent: Arc<AtomicBool>) {
-    let socket = UdpSocket::bind(address).unwrap();
-    let listener = TcpListener::bind(address).unwrap();
+fn serve_names(socket: UdpSocket, listener: TcpListener, names: Names, silent: Arc<AtomicBool>) {
     std::thread::spawn(move || {
         let mut bytes = [0; 1500];
         while let Ok((count, peer)) = socket.recv_from(&mut bytes) {

@@ -82,10 +82,12 @@ fn published_ports_reach_servers_on_any_address_of_the_guest() {
     });
     if let Some(mut wrk) = testkit::oracle("wrk") {
         let url = format!("http://{}/page", ports[0]);
-        let output = wrk.args(["-t1", "-c8", "-d1s", &url]).output().unwrap();
+        let args = ["-t1", "-c8", "-d1s", "--timeout", "60s", &url];
+        let output = wrk.args(args).output().unwrap();
         let report = String::from_utf8_lossy(&output.stdout);
         assert!(report.contains("requests in"), "{report}");
         assert!(!report.contains("Non-2xx"), "{report}");
+        assert!(!report.contains("Socket errors"), "{report}");
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use serde_json::json;
 
 use crate::common::guest::Guest;
-use crate::lab::Lab;
+use crate::lab::{Lab, name_server_on_loopback};
 use crate::{LONG, inspect, sh, start_by, text, until};
 
 const SITE: &str = "93.184.216.34";
@@ -97,4 +97,16 @@ fn a_running_guest_follows_its_hosts_resolver_and_the_next_name_server_answers_i
         let page = until("a page", || fetch().ok());
         assert!(page.ends_with("\r\n\r\nexposed\n"), "{page}");
     });
+}
+
+#[test]
+fn a_name_server_at_a_port_of_its_own_is_asked() {
+    let Some(guest) = Guest::new(json!({})) else {
+        return;
+    };
+    let server = name_server_on_loopback(&[("site.example", SITE)]).to_string();
+    let lookup = "for name in site.example other.example; do busybox nslookup -type=a $name 2>&1; done; true";
+    let answers = guest.script(&["--rm", "--dns", &server], lookup);
+    assert!(answers.contains(SITE), "{answers}");
+    assert!(answers.contains("NXDOMAIN"), "{answers}");
 }
