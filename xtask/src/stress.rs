@@ -23,6 +23,10 @@ pub(crate) struct Stress {
     /// How many copies are made of a sandbox that writes and syncs
     #[arg(long, default_value = "100")]
     forks: u64,
+    /// How busy this machine is otherwise, which decides how many of these copies may hold the
+    /// sandbox up for more than 100 ms
+    #[arg(long, value_enum, default_value = "busy")]
+    load: Load,
     /// How many copies resume from one memory
     #[arg(long, default_value = "20")]
     clones: u64,
@@ -36,6 +40,15 @@ pub(crate) struct Stress {
     /// temporary folder
     #[arg(long, value_enum)]
     host: Option<FileSystem>,
+}
+
+/// How busy the machine is.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+enum Load {
+    /// Half of the copies of a disk are in time
+    Busy,
+    /// 99% of the copies of a disk are in time, and half of those with memory
+    Idle,
 }
 
 /// Runs the tests that `cargo xtask test` leaves out because they take minutes.
@@ -58,6 +71,10 @@ pub(crate) fn run(options: &Stress) -> Result<()> {
         .env("BLOCKBOX_ROUNDS", options.rounds.to_string())
         .env("BLOCKBOX_BOOTS", options.boots.to_string())
         .env("BLOCKBOX_FORKS", options.forks.to_string())
+        .env(
+            "BLOCKBOX_IDLE",
+            u64::from(options.load == Load::Idle).to_string(),
+        )
         .env("BLOCKBOX_CLONES", options.clones.to_string())
         .env("BLOCKBOX_CLONE_KILLS", options.clone_kills.to_string());
     if let Some(host) = &host {
