@@ -19,33 +19,67 @@ const MEMORY: &str = "512M";
 /// The source's command, which does something that a boot would have to repeat.
 const SOURCE: &str = "date +%s.%N > /run/began; exec sleep infinity";
 
+/// A command that ends and leaves 16 MiB on the disk.
+const WRITER: &str = "head -c 16777216 /dev/urandom > /data && sync";
+
+/// The options of machines that are copied with their memory.
+const MACHINE: [&str; 4] = ["--vmm", "qemu", "--memory", MEMORY];
+
+/// The time until the first output of a copy of a machine.
+const FIRST_OUTPUT: Duration = Duration::from_millis(250);
+
 /// Measures each row, with the first image of these OCI layouts.
 pub(super) fn run(setting: &Setting, images: &[PathBuf]) -> Result<Vec<Row>> {
     let image = images.first().context("no image")?;
     let host = Host::prepare(setting, &setting.path("fork-home"), image)?;
-    let source = [
-        "run",
-        "-d",
-        "--vmm",
-        "qemu",
-        "--forkable",
-        "--memory",
-        MEMORY,
-        "--name",
-        "source",
-    ];
-    host.ok(&[&source[..], &[&host.image, "--", "sh", "-c", SOURCE]].concat())?;
-    let rows = measure(&host, setting.rounds);
-    host.ok(&["rm", "--force", "source"])?;
+    let image = host.image.as_str();
+    let run = |options: &[&str], words: &[&str]| {
+        let (options, words) = ([options, &MACHINE, &[image, "--"]].concat(), words);
+        host.ok(&[&options, words].concat())
+    };
+    run(&["run", "--name", "stopped"], &["sh", "-c", WRITER])?;
+    run(&["warm"], &["touch", "/run/warm"])?;
+    // Otherwise it boots, with a warning.
+    run(
+        &["run", "--rm", "--from-pool"],
+        &["test", "-e", "/run/warm"],
+    )?;
+    let source = ["run", "-d", "--forkable", "--name", "source"];
+    run(&source, &["sh", "-c", SOURCE])?;
+    let rows = disks(&host, setting.rounds).and_then(|mut rows| {
+        rows.extend(machines(&host, setting.rounds)?);
+        Ok(rows)
+    });
+    host.ok(&["rm", "--force", "source", "stopped"])?;
     let rows = rows?;
     fs::remove_dir_all(&host.home)?;
     Ok(rows)
 }
 
-fn measure(host: &Host, rounds: u32) -> Result<Vec<Row>> {
+/// Measures copies of the disk alone.
+fn disks(host: &Host, rounds: u32) -> Result<Vec<Row>> {
+    let (mut stopped, mut running, mut snapshot) = (vec![], vec![], vec![]);
+    for _ in 0..rounds {
+        for (source, times) in [("stopped", &mut stopped), ("source", &mut running)] {
+            times.push(host.ok(&["fork", "--no-start", source, "--name", "copy"])?);
+            host.ok(&["rm", "copy"])?;
+        }
+        snapshot.push(host.ok(&["snapshot", "create", "source", "-n", "disk"])?);
+        host.ok(&["snapshot", "rm", "disk"])?;
+    }
+    let goal = Some(Duration::from_millis(20));
+    Ok(vec![
+        Row::times("fork --no-start of a stopped sandbox", stopped, goal),
+        Row::times("fork --no-start of a running sandbox", running, goal),
+        Row::times("snapshot create of a running sandbox", snapshot, None),
+    ])
+}
+
+/// Measures copies with memory, beside a boot.
+fn machines(host: &Host, rounds: u32) -> Result<Vec<Row>> {
     let (mut keep, mut pause, mut held, mut disk) = (vec![], vec![], vec![], vec![]);
-    let (mut cold, mut warm, mut forked, mut resident, mut own) =
-        (vec![], vec![], vec![], vec![], vec![]);
+    let (mut cold, mut warm, mut pooled, mut forked, mut resident, mut own) =
+        (vec![], vec![], vec![], vec![], vec![], vec![]);
     for _ in 0..rounds {
         let started = Instant::now();
         let mut create = host.command(&["snapshot", "create", "--memory", "source", "-n", "warm"]);
@@ -58,16 +92,12 @@ fn measure(host: &Host, rounds: u32) -> Result<Vec<Row>> {
         pause.push(held_in(&log).with_context(|| format!("no pause in {log:?}"))?);
         held.push(disk_bytes(&host.home.join("snapshots/warm"))?);
 
-        let new = [
-            "run",
-            "--rm",
-            "--vmm",
-            "qemu",
-            "--memory",
-            MEMORY,
-            &host.image,
-        ];
-        cold.push(first_output(host, &new)?);
+        let new = |options: &[&str]| {
+            let options = [&["run", "--rm"], options, &MACHINE, &[&host.image]].concat();
+            first_output(host, &options)
+        };
+        cold.push(new(&[])?);
+        pooled.push(new(&["--from-pool"])?);
         warm.push(first_output(host, &["run", "--rm", "--snapshot", "warm"])?);
         host.ok(&["snapshot", "rm", "warm"])?;
 
@@ -83,7 +113,12 @@ fn measure(host: &Host, rounds: u32) -> Result<Vec<Row>> {
         Row::times(
             "run --snapshot with memory until its first output",
             warm,
-            Some(Duration::from_millis(250)),
+            Some(FIRST_OUTPUT),
+        ),
+        Row::times(
+            "run --from-pool until its first output",
+            pooled,
+            Some(FIRST_OUTPUT),
         ),
         Row::times("fork --memory until it is running", forked, None),
         Row::times("snapshot create --memory", keep, None),
