@@ -17,7 +17,7 @@ use crate::shape::{self, Shape};
 use crate::source::{Root, Source, digest_of};
 use crate::spec::{Descriptor, ImageIndex, ImageManifest};
 use crate::target::Target;
-use crate::{Digest, Document, Error, Event, Options, Platform, Progress, Reference};
+use crate::{Digest, Document, Error, Options, Platform, Progress, Reference};
 
 /// Manifests and indexes of one copy, and the bytes of them, which are held in memory.
 const MAX_DOCUMENTS: usize = 4096;
@@ -405,7 +405,7 @@ fn push_blob(
     options: &CopyOptions,
 ) -> Result<(), Error> {
     let Blob { digest, size } = blob;
-    let pushed = target.push_blob(digest, *size, mount, |offset| {
+    target.push_blob(digest, *size, mount, |offset| {
         let inner = match offset {
             0 => source.blob(digest, *size)?,
             _ => source.blob_from(digest, *size, offset)?,
@@ -419,14 +419,6 @@ fn push_blob(
             progress: options.target.progress.clone(),
         }))
     })?;
-    if let Some(events) = &options.target.events {
-        let size = *size;
-        events.tell(&Event::Pushed {
-            digest,
-            size,
-            pushed,
-        });
-    }
     Ok(())
 }
 

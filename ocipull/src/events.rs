@@ -27,7 +27,7 @@ impl fmt::Debug for Progress {
     }
 }
 
-/// A delay or a change of mirrors in a transfer.
+/// A delay or a change of mirrors in a transfer, or the progress of a blob that is pushed.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
@@ -51,7 +51,17 @@ pub enum Event<'a> {
         /// The error of the previous one.
         error: &'a Error,
     },
-    /// A blob of a copied image is in the target.
+    /// More of a blob is on its way to the target. The first event has 0 bytes sent; the number
+    /// falls where an upload continues after an interruption.
+    Pushing {
+        /// Its digest.
+        digest: &'a Digest,
+        /// Its size in bytes.
+        size: u64,
+        /// How many of its bytes have been read for the target, from its beginning.
+        sent: u64,
+    },
+    /// A blob is in the target.
     Pushed {
         /// Its digest.
         digest: &'a Digest,

@@ -56,7 +56,7 @@ pub struct Options {
     pub certificate_folders: Vec<PathBuf>,
     /// Receives the number of bytes of each read from the source.
     pub progress: Option<Progress>,
-    /// Receives an event when a transfer waits or goes on with another mirror.
+    /// Receives an event when a transfer waits, goes on with another mirror, or pushes a blob.
     pub events: Option<Events>,
 }
 

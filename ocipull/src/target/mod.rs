@@ -6,7 +6,7 @@ mod sink;
 
 use std::io::{self, Read};
 
-use crate::{Digest, Error, Options, Pushed, Reference};
+use crate::{Digest, Error, Event, Events, Options, Pushed, Reference};
 use archive::ArchiveSink;
 pub use archive::ArchiveWriter;
 use layout::LayoutSink;
@@ -40,6 +40,7 @@ pub(crate) use sink::Sink;
 pub struct Target {
     sink: Box<dyn Sink>,
     place: Reference,
+    events: Option<Events>,
 }
 
 impl Target {
@@ -99,10 +100,10 @@ impl Target {
             }
             _ => return refused("images are written to registries, oci: and oci-archive: only"),
         };
-        let _ = options;
         Ok(Self {
             sink,
             place: reference.clone(),
+            events: options.events.clone(),
         })
     }
 
@@ -125,7 +126,7 @@ impl Target {
     /// Writes the blob `digest`, which has `size` bytes, unless it is there. `open` returns its
     /// bytes from an offset on, and is called again after an interruption. With `from`, another
     /// repository of the same registry, the blob is mounted from there if possible. Several threads
-    /// may push blobs at once.
+    /// may push blobs at once. [`Options::events`] of the target receives its progress.
     ///
     /// ```
     /// use ocipull::{Digest, Pushed};
@@ -155,7 +156,27 @@ impl Target {
         from: Option<&str>,
         mut open: impl FnMut(u64) -> io::Result<Box<dyn Read>>,
     ) -> Result<Pushed, Error> {
-        self.sink.blob(digest, size, from, &mut open)
+        let Some(events) = &self.events else {
+            return self.sink.blob(digest, size, from, &mut open);
+        };
+        let mut open = |offset| -> io::Result<Box<dyn Read>> {
+            let reader = Reporting {
+                inner: open(offset)?,
+                events: events.clone(),
+                digest: digest.clone(),
+                size,
+                sent: offset,
+            };
+            reader.report();
+            Ok(Box::new(reader))
+        };
+        let pushed = self.sink.blob(digest, size, from, &mut open)?;
+        events.tell(&Event::Pushed {
+            digest,
+            size,
+            pushed,
+        });
+        Ok(pushed)
     }
 
     /// Writes a manifest or an index under its digest, which it returns. The blobs and manifests
@@ -228,5 +249,35 @@ impl Target {
     /// Whether the bytes of the target depend on the order in which blobs are pushed.
     pub fn is_ordered(&self) -> bool {
         self.sink.is_ordered()
+    }
+}
+
+/// A blob that reports how much of it was read.
+struct Reporting {
+    inner: Box<dyn Read>,
+    events: Events,
+    digest: Digest,
+    size: u64,
+    sent: u64,
+}
+
+impl Reporting {
+    fn report(&self) {
+        self.events.tell(&Event::Pushing {
+            digest: &self.digest,
+            size: self.size,
+            sent: self.sent,
+        });
+    }
+}
+
+impl Read for Reporting {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let bytes = self.inner.read(buffer)?;
+        if bytes > 0 {
+            self.sent = self.sent.saturating_add(bytes as u64);
+            self.report();
+        }
+        Ok(bytes)
     }
 }

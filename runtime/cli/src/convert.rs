@@ -13,7 +13,7 @@ use erofs_writer::{BlockSize, Compression};
 use ocipull::Reference;
 
 use super::copy::Transfer;
-use super::progress::Bars;
+use super::progress::{Bars, Shown};
 
 /// Make the EROFS-native form of an image, which others pull without converting it.
 #[derive(Debug, Args)]
@@ -57,6 +57,8 @@ pub(super) struct ContainerdCache {
     /// The images' names, or the beginnings of their manifest digests [default: all images]
     #[arg(value_name = "IMAGE")]
     images: Vec<String>,
+    #[command(flatten)]
+    shown: Shown,
 }
 
 /// Options of native images.
@@ -206,7 +208,8 @@ impl ContainerdCache {
         };
         for name in &names {
             let image = Image::find(store, name)?;
-            let added = native::cache_layers(&image, &self.dir, &options)?;
+            let bars = self.shown.bars();
+            let added = native::cache_layers(&image, &self.dir, &options, &bars)?;
             println!("{name}: {added} of {} layers added", image.layers().len());
         }
         Ok(())

@@ -1,11 +1,12 @@
 //! Progress: bars on a terminal, plain lines elsewhere, JSON for programs. [`Bars`] shows the
-//! layers of an image; [`Work`] shows one piece of work.
+//! layers of an image, and the blobs that are pushed; [`Work`] shows one piece of work.
 
+mod blobs;
 mod work;
 
 use std::collections::HashMap;
 use std::io::IsTerminal;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use blockbox::progress::Progress;
@@ -14,11 +15,14 @@ use clap::{Args, ValueEnum};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 
-use super::output::bytes as readable;
+use blobs::Blobs;
 pub(super) use work::Work;
 
 /// How often JSON progress reports a layer.
 const JSON_EVERY: Duration = Duration::from_millis(200);
+
+/// How often a line reports progress.
+const LINE_EVERY: Duration = Duration::from_secs(10);
 
 /// How progress is shown, on standard error.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -100,11 +104,12 @@ struct Layer {
     told: Instant,
 }
 
-/// A bar per layer.
+/// A bar per layer, and per blob that is pushed.
 pub(super) struct Bars {
     all: MultiProgress,
     layers: Mutex<HashMap<usize, ProgressBar>>,
     for_programs: Mutex<HashMap<usize, Layer>>,
+    blobs: Arc<Blobs>,
     output: Output,
     /// Whether to report that nothing is missing.
     complete: bool,
@@ -116,18 +121,22 @@ impl Bars {
     }
 
     fn with(mode: Mode) -> Self {
+        let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
+        let output = mode.output();
         Self {
             complete: true,
-            all: MultiProgress::with_draw_target(ProgressDrawTarget::stderr()),
             layers: Mutex::default(),
             for_programs: Mutex::default(),
-            output: mode.output(),
+            blobs: Arc::new(Blobs::new(all.clone(), output)),
+            all,
+            output,
         }
     }
 
-    /// Returns the events to report of a transfer: its waits, and each blob pushed.
+    /// Returns the events to report of a transfer: its waits, and the blobs pushed.
     pub(super) fn events(&self) -> ocipull::Events {
         let (all, output) = (self.all.clone(), self.output);
+        let blobs = Arc::clone(&self.blobs);
         ocipull::Events::new(move |event| {
             let line = match event {
                 ocipull::Event::Waiting {
@@ -141,18 +150,14 @@ impl Bars {
                     with_causes(error),
                     delay.as_secs_f32()
                 ),
+                ocipull::Event::Pushing { digest, size, sent } => {
+                    return blobs.pushing(digest, *size, *sent);
+                }
                 ocipull::Event::Pushed {
                     digest,
                     size,
                     pushed,
-                } => {
-                    let how = match pushed {
-                        ocipull::Pushed::Existed => "is there already",
-                        ocipull::Pushed::Mounted => "is mounted from the source's repository",
-                        _ => "copied",
-                    };
-                    format!("{digest}: {}: {how}", readable(*size))
-                }
+                } => return blobs.pushed(digest, *size, *pushed),
                 ocipull::Event::NextMirror { host, error } => {
                     format!("{}: asking {host}", with_causes(error))
                 }
@@ -201,6 +206,17 @@ fn say(all: &MultiProgress, output: Output, line: &str) {
     }
 }
 
+/// Returns a bar for the bytes of a layer or blob.
+fn digest_bar(digest: &str, size: u64) -> ProgressBar {
+    let style = ProgressStyle::with_template(
+        "{prefix} {bar:30} {bytes:>10} / {total_bytes:10} {bytes_per_sec:>12} {eta:>4}",
+    )
+    .unwrap_or_else(|_| ProgressStyle::default_bar());
+    let hex = digest.rsplit(':').next().unwrap_or(digest);
+    let short: String = hex.chars().take(12).collect();
+    ProgressBar::new(size).with_style(style).with_prefix(short)
+}
+
 fn tell(event: &Value) {
     eprintln!("{event}");
 }
@@ -238,20 +254,7 @@ impl Progress for Bars {
         if self.output != Output::Bars {
             return self.say(&format!("layer {layer}: {digest}, {size} bytes"));
         }
-        let style = ProgressStyle::with_template(
-            "{prefix} {bar:30} {bytes:>10} / {total_bytes:10} {bytes_per_sec:>12} {eta:>4}",
-        )
-        .unwrap_or_else(|_| ProgressStyle::default_bar());
-        let short = digest
-            .rsplit(':')
-            .next()
-            .unwrap_or(digest)
-            .chars()
-            .take(12)
-            .collect::<String>();
-        let bar = self
-            .all
-            .add(ProgressBar::new(size).with_style(style).with_prefix(short));
+        let bar = self.all.add(digest_bar(digest, size));
         self.layers
             .lock()
             .unwrap_or_else(|e| e.into_inner())

@@ -4,8 +4,11 @@
 
 mod common;
 
+use common::Blockbox;
 use common::guest::{Guest, text};
+use common::layout::{Compression, Layout};
 use serde_json::{Value, json};
+use testkit::TarBuilder;
 
 /// Commands that move bytes, in an order in which each finds its input.
 const COMMANDS: [&str; 14] = [
@@ -66,6 +69,61 @@ fn every_command_that_moves_bytes_reports_progress_if_requested() {
             "snapshot rm s t",
         ] {
             blockbox.ok(line.split(' '));
+        }
+    }
+}
+
+/// Commands that push images.
+const PUSHES: [&str; 5] = [
+    "copy IMAGE oci:AT/copied:1",
+    "copy IMAGE oci-archive:AT/copied.tar:1",
+    "push IMAGE oci:AT/pushed:1",
+    "convert IMAGE oci:AT/native:1",
+    "convert --keep-tar --merged IMAGE oci:AT/both:1",
+];
+
+#[test]
+fn every_command_that_pushes_reports_each_blob_if_requested() {
+    let tar = TarBuilder::new().file("f", "contents").finish();
+    let layout = Layout::new().layer(&tar, Compression::Gzip).finish();
+    let blockbox = Blockbox::without_kernel();
+    blockbox.ok(["pull", "-q", &layout.reference()]);
+    for mode in ["json", "plain", "none"] {
+        let folder = tempfile::tempdir().unwrap();
+        for line in PUSHES {
+            let line = line.replace("AT", folder.path().to_str().unwrap());
+            let line = line.replace("IMAGE", &layout.reference());
+            let words: Vec<_> = line.split(' ').chain(["--progress", mode]).collect();
+            let output = blockbox.output(&words);
+            let told = text(&output.stderr);
+            assert!(output.status.success(), "{line}: {told}");
+            // The configuration and the layer, at least.
+            match mode {
+                "json" => {
+                    let events: Vec<Value> = told
+                        .lines()
+                        .map(|line| serde_json::from_str(line).unwrap())
+                        .collect();
+                    let of = |name: &str| -> Vec<_> {
+                        let named = events.iter().filter(|event| event["event"] == name);
+                        named.map(|event| event["digest"].clone()).collect()
+                    };
+                    let (mut started, mut finished) = (of("blob-started"), of("blob-finished"));
+                    started.sort_by_key(Value::to_string);
+                    finished.sort_by_key(Value::to_string);
+                    assert_eq!(started, finished, "{told}");
+                    assert!(finished.len() >= 2, "{line}: {told}");
+                    let last = events
+                        .iter()
+                        .rfind(|event| event["event"] == "blob-finished");
+                    assert!(last.unwrap()["bytes"].as_u64() > Some(0), "{told}");
+                }
+                "plain" => {
+                    let blobs = told.lines().filter(|line| line.ends_with(": copied"));
+                    assert!(blobs.count() >= 2, "{line}: {told}");
+                }
+                _ => assert_eq!(told, "", "{line}"),
+            }
         }
     }
 }

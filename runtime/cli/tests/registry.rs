@@ -5,7 +5,7 @@
 mod common;
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use common::Blockbox;
 use common::layout::{Compression, Layout};
+use serde_json::Value;
 use testkit::{TarBuilder, oracle};
 
 /// A registry, which ends when dropped.
@@ -208,43 +209,52 @@ struct Proxy {
     host: String,
     passed: Arc<AtomicU64>,
     most: Arc<AtomicU64>,
+    /// The limit for the bytes of requests.
+    most_sent: Arc<AtomicU64>,
 }
 
 impl Proxy {
     fn start(to: String, most: u64) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let host = listener.local_addr().unwrap().to_string();
-        let (passed, most) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(most)));
+        let number = |value| Arc::new(AtomicU64::new(value));
+        let (passed, sent) = (number(0), number(0));
+        let (most, most_sent) = (number(most), number(u64::MAX));
         let proxy = Self {
             host,
             passed: passed.clone(),
             most: most.clone(),
+            most_sent: most_sent.clone(),
         };
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let server = TcpStream::connect(&to).unwrap();
-                let (mut from, mut into) =
-                    (client.try_clone().unwrap(), server.try_clone().unwrap());
-                std::thread::spawn(move || std::io::copy(&mut from, &mut into));
+                let (from, into) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+                let (sent, most_sent) = (sent.clone(), most_sent.clone());
+                std::thread::spawn(move || pass(&from, &into, &sent, &most_sent));
                 let (passed, most) = (passed.clone(), most.clone());
                 std::thread::spawn(move || {
-                    let (mut client, mut server) = (client, server);
-                    let mut buffer = vec![0; 64 << 10];
-                    while let Ok(bytes @ 1..) = server.read(&mut buffer) {
-                        while passed.load(Ordering::SeqCst) >= most.load(Ordering::SeqCst) {
-                            std::thread::sleep(Duration::from_millis(10));
-                        }
-                        passed.fetch_add(bytes as u64, Ordering::SeqCst);
-                        if client.write_all(&buffer[..bytes]).is_err() {
-                            break;
-                        }
-                    }
+                    pass(&server, &client, &passed, &most);
                     let _ = client.shutdown(std::net::Shutdown::Both);
                     let _ = server.shutdown(std::net::Shutdown::Both);
                 });
             }
         });
         proxy
+    }
+}
+
+/// Passes bytes on, and counts them in `passed`, which stays near `most`.
+fn pass(mut from: &TcpStream, mut into: &TcpStream, passed: &AtomicU64, most: &AtomicU64) {
+    let mut buffer = vec![0; 64 << 10];
+    while let Ok(bytes @ 1..) = from.read(&mut buffer) {
+        while passed.load(Ordering::SeqCst) >= most.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        passed.fetch_add(bytes as u64, Ordering::SeqCst);
+        if into.write_all(&buffer[..bytes]).is_err() {
+            break;
+        }
     }
 }
 
@@ -369,4 +379,99 @@ fn a_native_layer_is_the_file_that_a_killed_pull_kept_of_it() {
     assert_eq!(kept, layers);
     assert_eq!(fs::read_dir(&downloads).unwrap().count(), 0);
     blockbox.ok(["image", "verify"]);
+}
+
+/// A registry that stops reading uploads, whose blobs do not fit into the buffers of sockets.
+fn stalled(registry: &Registry) -> (Proxy, Layout) {
+    let proxy = Proxy::start(registry.host.clone(), u64::MAX);
+    proxy.most_sent.store(1 << 20, Ordering::SeqCst);
+    let tar = TarBuilder::new().file("f", noise(40 << 20)).finish();
+    let layout = Layout::new().layer(&tar, Compression::None).finish();
+    (proxy, layout)
+}
+
+#[test]
+fn json_progress_of_an_upload_counts_its_bytes() {
+    let Some(registry) = Registry::start_open() else {
+        return;
+    };
+    let (proxy, layout) = stalled(&registry);
+    let blockbox = Blockbox::new();
+    let target = format!("{}/app:v1", proxy.host);
+    let source = layout.reference();
+    let arguments = ["copy", "--plain-http", "--progress", "json"];
+    let mut process = blockbox
+        .command()
+        .args(arguments)
+        .args([&source, &target])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut told = Vec::new();
+    for line in BufReader::new(process.stderr.take().unwrap()).lines() {
+        let event: Value = serde_json::from_str(&line.unwrap()).unwrap();
+        if event["event"] == "blob-started" && event["total"].as_u64() > Some(40 << 20) {
+            // Longer than the interval between two events.
+            std::thread::sleep(Duration::from_millis(300));
+            proxy.most_sent.store(u64::MAX, Ordering::SeqCst);
+        }
+        told.push(event);
+    }
+    assert!(process.wait().unwrap().success(), "{told:?}");
+    let of = |name: &str| -> Vec<u64> {
+        let named = told.iter().filter(|event| event["event"] == name);
+        named.filter_map(|event| event["bytes"].as_u64()).collect()
+    };
+    let total = told.iter().find(|event| event["event"] == "blob");
+    let total = total.and_then(|event| event["total"].as_u64()).unwrap();
+    let bytes = of("blob");
+    assert!(bytes.is_sorted() && bytes[0] > 0, "{told:?}");
+    assert!(
+        bytes[0] < total && of("blob-finished").contains(&total),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn an_upload_shows_rate_and_time_left_on_a_terminal() {
+    let Some(registry) = Registry::start_open() else {
+        return;
+    };
+    let (proxy, layout) = stalled(&registry);
+    let blockbox = Blockbox::new();
+    blockbox.ok(["pull", "-q", &layout.reference()]);
+    let size = nix::pty::Winsize {
+        ws_row: 24,
+        ws_col: 100,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    let terminal = nix::pty::openpty(&size, None).unwrap();
+    let target = format!("{}/app:v1", proxy.host);
+    let mut process = blockbox
+        .command()
+        .args(["push", "--plain-http", &layout.reference(), &target])
+        .env("TERM", "xterm")
+        .stdout(Stdio::null())
+        .stderr(terminal.slave)
+        .spawn()
+        .unwrap();
+    let mut screen = fs::File::from(terminal.master);
+    let (mut shown, mut buffer) = (String::new(), [0; 4096]);
+    // Reading fails once the process, which has the other side, has ended.
+    while let Ok(bytes @ 1..) = screen.read(&mut buffer) {
+        shown += &String::from_utf8_lossy(&buffer[..bytes]);
+        // The layer's blob, as far as it came.
+        if shown.contains("MiB / 40.0") && shown.contains("MiB/s") {
+            proxy.most_sent.store(u64::MAX, Ordering::SeqCst);
+        }
+    }
+    assert!(process.wait().unwrap().success(), "{shown}");
+    // A bar, and after it the rate and the time that is left.
+    let line = shown.lines().rev().find(|line| line.contains("MiB / 40.0"));
+    assert!(
+        line.is_some_and(|line| line.contains("B/s") && line.contains('█')),
+        "{shown}"
+    );
 }

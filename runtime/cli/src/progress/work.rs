@@ -7,14 +7,11 @@ use blockbox::store::Meter;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
-use super::{JSON_EVERY, Output, tell};
+use super::{JSON_EVERY, LINE_EVERY, Output, tell};
 use crate::output::bytes;
 
 /// Shorter work gets no bar.
 const BAR_AFTER: Duration = Duration::from_millis(300);
-
-/// How often a line reports progress.
-const LINE_EVERY: Duration = Duration::from_secs(10);
 
 /// A piece of work. It ends when dropped.
 pub(crate) struct Work(Arc<Shared>);

@@ -23,8 +23,8 @@ use crate::{parallel, rebuild, squash};
 pub(super) enum Input<'a> {
     /// The layer with this index of an image.
     Pulled(&'a ocipull::Image, usize),
-    /// A layer image of the store.
-    File(PathBuf),
+    /// A layer of an image in the store.
+    Stored(&'a crate::image::Layer),
 }
 
 /// A layer whose contents are in its image, and whose names are not yet.
@@ -150,7 +150,21 @@ fn read<'a>(
     };
     let contents = Contents::new(out, build).map_err(failed)?;
     match input {
-        Input::File(from) => of_image(from, number, contents, path),
+        Input::Stored(layer) => {
+            let from = &layer.path;
+            let total = fs::metadata(from).map_err(Error::io(from))?.len();
+            progress.layer_started(number, &layer.diff_id.to_string(), total);
+            let mut left = total;
+            let read = of_image(from, number, contents, path, |bytes| {
+                // Files may share contents.
+                let bytes = bytes.min(left);
+                left -= bytes;
+                progress.layer_read(number, bytes);
+            })?;
+            progress.layer_read(number, left);
+            progress.layer_finished(number);
+            Ok(read)
+        }
         Input::Pulled(image, index) => {
             let layer = &image.layers()[*index];
             let name = layer.digest.to_string();
@@ -169,7 +183,7 @@ fn read<'a>(
                         take::copy(watched, &staged, &name)?;
                         take::checked(&staged, &name)?;
                         take::bounded(&staged, &name)?;
-                        let read = of_image(&staged, number, contents, path);
+                        let read = of_image(&staged, number, contents, path, |_| ());
                         fs::remove_file(&staged).map_err(Error::io(&staged))?;
                         read
                     }
@@ -209,16 +223,19 @@ fn of_tar<'a>(
     Ok(Read { tree, contents })
 }
 
+/// Copies the contents of a layer image. `report` receives the size of each file.
 fn of_image<'a>(
     from: &Path,
     number: usize,
     mut contents: Contents<Output<'a>>,
     path: &Path,
+    mut report: impl FnMut(u64),
 ) -> Result<Read<'a>> {
     let image = layer::open(from)?;
     let tree = layer::tree(&image, from, |_, inode, _| {
         let data = rebuild::copy_file(&image, inode, &mut contents, from, path)?;
         contents.files.push(data);
+        report(inode.size());
         Ok(Some(numbered(number, contents.files.len() - 1)))
     })?;
     Ok(Read { tree, contents })
@@ -246,7 +263,12 @@ impl Sink for Numbered<'_> {
 /// # Errors
 ///
 /// If a layer cannot be read or written.
-pub fn cache_layers(image: &Image, cache: &Path, options: &NativeOptions) -> Result<usize> {
+pub fn cache_layers(
+    image: &Image,
+    cache: &Path,
+    options: &NativeOptions,
+    progress: &dyn Progress,
+) -> Result<usize> {
     let place = |diff_id: &Digest| {
         let hex = diff_id.hex();
         let folder = cache.join(diff_id.algorithm()).join(&hex[..2]);
@@ -260,14 +282,11 @@ pub fn cache_layers(image: &Image, cache: &Path, options: &NativeOptions) -> Res
         .prefix(".tmp-")
         .tempdir_in(&options.staging)
         .map_err(Error::io(&options.staging))?;
-    let inputs: Vec<_> = layers
-        .iter()
-        .map(|layer| Input::File(layer.path.clone()))
-        .collect();
+    let inputs: Vec<_> = layers.iter().map(Input::Stored).collect();
     let mut options = options.clone();
     (options.wrap, options.grouping) = (Wrap::None, Grouping::Source);
     let build = build_options(&options);
-    let made = images(&inputs, staging.path(), &build, &options, &())?;
+    let made = images(&inputs, staging.path(), &build, &options, progress)?;
     let mut added = 0;
     for (layer, made) in layers.iter().zip(made) {
         let path = place(&layer.diff_id);

@@ -157,11 +157,7 @@ pub fn convert(
     match source {
         Source::Stored(store, image) => {
             let config = image.config_bytes(store)?;
-            let inputs: Vec<_> = image
-                .layers()
-                .iter()
-                .map(|layer| layers::Input::File(layer.path.clone()))
-                .collect();
+            let inputs: Vec<_> = image.layers().iter().map(layers::Input::Stored).collect();
             made.push(one(
                 &inputs,
                 &config,
