@@ -13,6 +13,7 @@ use serde::Serialize;
 use super::erofs::compression;
 use super::outfile;
 use super::output::{Format, bytes, print_json};
+use super::progress::Shown;
 use super::size::size;
 use super::uuid::{shown, uuid};
 
@@ -50,6 +51,8 @@ pub(super) struct Create {
     /// contents]
     #[arg(long, value_parser = uuid, value_name = "UUID")]
     uuid: Option<[u8; 16]>,
+    #[command(flatten)]
+    shown: Shown,
     /// How to print the result
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -99,15 +102,21 @@ impl Create {
             },
         };
         let Self { file, format, .. } = self;
+        // Nobody knows how far files compress.
+        let compresses = self.compress.is_some();
         let options = Options::new(file_system)
             .partitioned(self.partition_table == Some(Table::Gpt))
             .uuid(self.uuid);
         // No other process removes the image meanwhile.
         let _access = store.share()?;
         let image = Image::find(store, &self.image)?;
+        let total = (!compresses).then(|| image.bytes()).transpose()?;
+        let work = self.shown.work(format!("making {}", file.display()), total);
+        let options = options.meter(work.meter());
         let made = outfile::write(&file, |out| {
             disk::write(&image, out.as_file(), &options, &file)
         })?;
+        work.finish();
         let report = Report::of(&made);
         match format {
             Format::Json => print_json(&report),

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use blockbox::kernel::{InstallOptions, Source};
+use blockbox::kernel::Source;
 use blockbox::store::Store;
 use blockbox::vmm::hypervisor::Verdict;
 use blockbox::vmm::{self, Capabilities, HostReport};
@@ -11,6 +11,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::output::{Format, print_json};
+use super::progress::Shown;
 use super::{hint, kernel};
 
 /// Report what this host supports, and how to install what is missing. Fails if no sandbox can
@@ -23,6 +24,8 @@ pub(super) struct Doctor {
     /// Install a guest kernel if there is none, as `kernel install` does
     #[arg(long, conflicts_with = "kernel")]
     fix: bool,
+    #[command(flatten)]
+    shown: Shown,
     /// How to print it
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -42,7 +45,8 @@ impl Doctor {
         let probe = || vmm::probe(self.kernel.as_deref(), store.root(), &store.kernels(), None);
         let mut report = probe();
         if self.fix && report.kernel.is_none() {
-            kernel::install(store, &Source::Package, &InstallOptions::default())?;
+            let pull = ocipull::Options::default();
+            kernel::install(store, &Source::Package, (pull, None), self.shown)?;
             report = probe();
         }
         let mut advice = hint::advice(&report);

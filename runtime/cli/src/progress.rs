@@ -65,8 +65,7 @@ impl Shown {
 
     /// Begins a piece of work; `total` is the number of bytes that it moves, if known.
     pub(super) fn work(self, what: impl Into<String>, total: Option<u64>) -> Work {
-        let mode = self.mode();
-        Work::new(what.into(), total, mode.output(), mode == Mode::Plain)
+        self.bars().work(what, total)
     }
 
     fn mode(self) -> Mode {
@@ -110,16 +109,13 @@ pub(super) struct Bars {
     layers: Mutex<HashMap<usize, ProgressBar>>,
     for_programs: Mutex<HashMap<usize, Layer>>,
     blobs: Arc<Blobs>,
+    mode: Mode,
     output: Output,
     /// Whether to report that nothing is missing.
     complete: bool,
 }
 
 impl Bars {
-    pub(super) fn new() -> Self {
-        Self::with(Mode::Auto)
-    }
-
     fn with(mode: Mode) -> Self {
         let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
         let output = mode.output();
@@ -129,8 +125,15 @@ impl Bars {
             for_programs: Mutex::default(),
             blobs: Arc::new(Blobs::new(all.clone(), output)),
             all,
+            mode,
             output,
         }
+    }
+
+    /// Begins a piece of work, whose bar is among these; `total` is the number of bytes that it
+    /// moves, if known.
+    pub(super) fn work(&self, what: impl Into<String>, total: Option<u64>) -> Work {
+        Work::new(what.into(), total, self)
     }
 
     /// Returns the events to report of a transfer: its waits, and the blobs pushed.
@@ -167,20 +170,8 @@ impl Bars {
         })
     }
 
-    /// Returns a bar for a file of unknown size, on a terminal.
-    pub(super) fn download(&self) -> ocipull::Progress {
-        let style = ProgressStyle::with_template("{spinner} {bytes} {bytes_per_sec}")
-            .unwrap_or_else(|_| ProgressStyle::default_spinner());
-        let bar = ProgressBar::no_length().with_style(style);
-        let bar = (self.output == Output::Bars).then(|| self.all.add(bar));
-        ocipull::Progress::new(move |bytes| {
-            if let Some(bar) = &bar {
-                bar.inc(bytes);
-            }
-        })
-    }
-
-    fn say(&self, line: &str) {
+    /// Reports something, with the bars.
+    pub(super) fn say(&self, line: &str) {
         say(&self.all, self.output, line);
     }
 

@@ -30,7 +30,7 @@ pub(super) enum Snapshot {
     /// Show details of snapshots
     Inspect(Inspect),
     /// Check the disks and memory of snapshots against their digests
-    Verify(Names),
+    Verify(Verify),
     /// Remove snapshots
     Rm(Names),
     /// Restore the disk of a stopped sandbox from a snapshot: later changes are lost
@@ -83,7 +83,16 @@ pub(super) struct Inspect {
     format: Output,
 }
 
-/// `snapshot verify` and `snapshot rm`
+/// `snapshot verify`
+#[derive(Debug, Args)]
+pub(super) struct Verify {
+    #[command(flatten)]
+    snapshots: Names,
+    #[command(flatten)]
+    shown: Shown,
+}
+
+/// Several snapshots.
 #[derive(Debug, Args)]
 pub(super) struct Names {
     /// The snapshots, by name or id
@@ -100,6 +109,8 @@ pub(super) struct Restore {
     /// The snapshot, by name or id
     #[arg(value_name = "SNAPSHOT")]
     snapshot: String,
+    #[command(flatten)]
+    shown: Shown,
 }
 
 /// `snapshot export`
@@ -134,9 +145,13 @@ impl Snapshot {
             Self::Create(command) => command.execute(store)?,
             Self::Ls(command) => command.execute(store)?,
             Self::Inspect(command) => return command.execute(store),
-            Self::Verify(Names { names }) => {
-                return each(&names, |name| {
-                    Stored::open(store, name)?.verify()?;
+            Self::Verify(Verify { snapshots, shown }) => {
+                return each(&snapshots.names, |name| {
+                    let snapshot = Stored::open(store, name)?;
+                    let total = snapshot.allocated_bytes()?;
+                    let work = shown.work(format!("checking {name}"), Some(total));
+                    snapshot.verify(&work.meter())?;
+                    work.finish();
                     println!("{name}: sound");
                     Ok(())
                 });
@@ -150,7 +165,11 @@ impl Snapshot {
             }
             Self::Restore(command) => {
                 let snapshot = Stored::open(store, &command.snapshot)?;
-                Sandbox::open(store, &command.sandbox)?.restore(&snapshot)?;
+                let sandbox = Sandbox::open(store, &command.sandbox)?;
+                let what = format!("restoring {}", command.sandbox);
+                let work = command.shown.work(what, None);
+                sandbox.restore(&snapshot, &work.meter())?;
+                work.finish();
                 println!("{}", command.sandbox);
             }
             Self::Export(command) => command.execute(store)?,

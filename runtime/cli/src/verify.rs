@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::each::each;
 use super::output::{Table, print_json};
-use super::progress::Bars;
+use super::progress::Shown;
 use super::pull::Source;
 use super::template::{Output, print_each};
 
@@ -29,6 +29,8 @@ pub(super) struct Verify {
     repair: bool,
     #[command(flatten)]
     source: Source,
+    #[command(flatten)]
+    shown: Shown,
     /// How to print damage: table, json, or a template such as `{{.Path}}`
     #[arg(long, default_value = "table")]
     format: Output,
@@ -71,7 +73,11 @@ impl Verify {
         };
         // No other process removes what is being read.
         let _access = store.share()?;
-        let mut verifier = Verifier::new(store, Depth::Contents);
+        let verifier = Verifier::new(store, Depth::Contents);
+        let work = self
+            .shown
+            .work("checking images", Some(verifier.bytes(&digests)));
+        let mut verifier = verifier.meter(work.meter());
         let mut rows = Vec::from_iter(table);
         for digest in &digests {
             rows.extend(verifier.image(digest)?.into_iter().map(|finding| Row {
@@ -80,6 +86,7 @@ impl Verify {
                 path: finding.path,
             }));
         }
+        work.finish();
         let status = ExitCode::from(u8::from(!rows.is_empty()));
         match &self.format {
             Output::Json => print_json(&rows)?,
@@ -100,12 +107,19 @@ impl Verify {
     }
 
     fn repair(&self, store: &Store, digests: &[ocipull::Digest]) -> anyhow::Result<ExitCode> {
-        let (bars, mut options) = (Bars::new(), self.source.options());
+        let (bars, mut options) = (self.shown.bars(), self.source.options());
         options.check = Depth::Contents;
         options.source.events = Some(bars.events());
         let names: Vec<_> = digests.iter().map(ToString::to_string).collect();
         each(&names, |name| {
-            repair::open(store, &name.parse()?, &options, &bars)?;
+            let digest = name.parse()?;
+            let verifier = Verifier::new(store, Depth::Contents);
+            let work = bars.work(format!("checking {name}"), Some(verifier.bytes([&digest])));
+            let found = verifier.meter(work.meter()).image(&digest)?;
+            work.finish();
+            if !found.is_empty() {
+                repair::repair(store, &digest, found, &options, &bars)?;
+            }
             println!("{name}");
             Ok(())
         })

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use blockbox::convert::Error;
 use blockbox::stack;
+use blockbox::store::Meter;
 use blockbox_files::open_disk;
 use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
@@ -14,6 +15,7 @@ use vmdk::{ContentId, Disk, SparseOptions};
 
 use super::outfile;
 use super::output::{Format, print_json};
+use super::progress::Shown;
 use super::size::size;
 
 /// Make and read VMDK disks.
@@ -38,6 +40,8 @@ pub(super) struct Create {
     /// The kind of disk
     #[arg(long, value_enum, default_value_t)]
     kind: Kind,
+    #[command(flatten)]
+    shown: Shown,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -75,6 +79,8 @@ pub(super) struct ReadBytes {
     /// How many bytes [default: up to the disk's end]
     #[arg(long, value_parser = size, value_name = "SIZE")]
     length: Option<u64>,
+    #[command(flatten)]
+    shown: Shown,
 }
 
 #[derive(Serialize)]
@@ -97,15 +103,33 @@ impl Vmdk {
 
 impl Create {
     fn execute(self) -> anyhow::Result<()> {
-        if self.kind == Kind::Flat {
-            let cid = content_id(&self.files)?;
-            return Ok(stack::write_descriptor(&self.output, &self.files, cid)?);
-        }
         let mut bytes = 0;
+        for path in &self.files {
+            bytes += fs::metadata(path).map_err(Error::io(path))?.len();
+        }
+        let what = format!("making {}", self.output.display());
+        // The contents of a stream are read twice.
+        let total = if self.kind == Kind::Stream {
+            2 * bytes
+        } else {
+            bytes
+        };
+        let work = self
+            .shown
+            .work(what, Some(total).filter(|total| *total > 0));
+        let meter = work.meter();
+        if self.kind == Kind::Flat {
+            let cid = content_id(&self.files, &meter)?;
+            stack::write_descriptor(&self.output, &self.files, cid)?;
+            work.finish();
+            return Ok(());
+        }
+        bytes = 0;
         let mut contents: Box<dyn Read> = Box::new(io::empty());
         for path in &self.files {
             let file = open_disk(path).map_err(Error::io(path))?;
             bytes += file.metadata().map_err(Error::io(path))?.len();
+            let file = meter.measure(file);
             contents = Box::new(contents.chain(BufReader::with_capacity(1 << 20, file)));
         }
         let output = &self.output;
@@ -114,16 +138,18 @@ impl Create {
             source,
         };
         // A stream is written sequentially, beginning with the descriptor.
-        let cid = (self.kind == Kind::Stream).then(|| content_id(&self.files));
+        let cid = (self.kind == Kind::Stream).then(|| content_id(&self.files, &meter));
         let options = SparseOptions::default().cid(cid.transpose()?);
         outfile::write(output, |file| {
             match self.kind {
                 Kind::Stream => vmdk::write_stream_optimized(contents, bytes, file, &options),
                 _ => vmdk::write_monolithic_sparse(contents, bytes, file, &options),
             }
-            .map_err(failed)?;
-            Ok(())
-        })
+            .map(drop)
+            .map_err(failed)
+        })?;
+        work.finish();
+        Ok(())
     }
 }
 
@@ -163,32 +189,44 @@ impl Info {
 impl ReadBytes {
     fn execute(self) -> anyhow::Result<()> {
         let mut disk = open(&self.file)?;
+        let rest = disk.size().saturating_sub(self.offset);
+        let length = self.length.map_or(rest, |length| length.min(rest));
         disk.seek(SeekFrom::Start(self.offset))?;
-        let mut bytes =
-            BufReader::with_capacity(1 << 20, disk.take(self.length.unwrap_or(u64::MAX)));
+        let what = format!("reading {}", self.file.display());
+        let work = self.shown.work(what, Some(length));
+        let disk = work.meter().measure(disk.take(length));
+        let mut bytes = BufReader::with_capacity(1 << 20, disk);
         let context = || self.file.display().to_string();
         if self.output.as_os_str() == "-" {
             let mut out = io::stdout().lock();
             io::copy(&mut bytes, &mut out).with_context(context)?;
-            return Ok(out.flush()?);
+            out.flush()?;
+        } else {
+            outfile::write(&self.output, |file| -> anyhow::Result<()> {
+                copy_sparse(&mut bytes, file.as_file()).with_context(context)
+            })?;
         }
-        outfile::write(&self.output, |file| -> anyhow::Result<()> {
-            copy_sparse(&mut bytes, file.as_file()).with_context(context)
-        })
+        work.finish();
+        Ok(())
     }
 }
 
 /// Returns the content ID of a disk made of `files` in order. Holes are not read.
-fn content_id(files: &[PathBuf]) -> Result<u32, Error> {
+fn content_id(files: &[PathBuf], meter: &Meter) -> Result<u32, Error> {
     let mut id = ContentId::new();
     let mut buffer = vec![0; 1 << 20];
     for path in files {
-        add_contents(&mut id, path, &mut buffer).map_err(Error::io(path))?;
+        add_contents(&mut id, path, &mut buffer, meter).map_err(Error::io(path))?;
     }
     Ok(id.finish())
 }
 
-fn add_contents(id: &mut ContentId, path: &Path, buffer: &mut [u8]) -> io::Result<()> {
+fn add_contents(
+    id: &mut ContentId,
+    path: &Path,
+    buffer: &mut [u8],
+    meter: &Meter,
+) -> io::Result<()> {
     let mut file = open_disk(path)?;
     let size = file.metadata()?.len();
     let mut at = 0;
@@ -205,12 +243,16 @@ fn add_contents(id: &mut ContentId, path: &Path, buffer: &mut [u8]) -> io::Resul
         };
         let (data, hole) = (data.min(size), hole.min(size));
         id.zeros(data - at);
+        meter.add(data - at);
         file.seek(SeekFrom::Start(data))?;
         let mut rest = (&file).take(hole - data);
         loop {
             match rest.read(buffer)? {
                 0 => break,
-                n => id.update(&buffer[..n]),
+                n => {
+                    id.update(&buffer[..n]);
+                    meter.add(n as u64);
+                }
             }
         }
         at = hole;

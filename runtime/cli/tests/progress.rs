@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use testkit::TarBuilder;
 
 /// Commands that move bytes, in an order in which each finds its input.
-const COMMANDS: [&str; 14] = [
+const COMMANDS: [&str; 16] = [
     "commit one derived:1",
     "cp one:/bin/busybox AT/busybox",
     "cp AT/busybox one:/etc/",
@@ -22,11 +22,93 @@ const COMMANDS: [&str; 14] = [
     "volume export v --kind ext4 -o AT/volume.ext4",
     "volume import w AT/volume.ext4 --kind ext4",
     "snapshot create one -n s",
+    "snapshot verify s",
+    "snapshot restore one s",
     "snapshot export s -o AT/s.tar",
     "snapshot import AT/s.tar -n t",
     "fork one --no-start",
     "create --snapshot s",
 ];
+
+/// Checks what a command that moves bytes wrote to its standard error.
+fn check(mode: &str, line: &str, told: &str) {
+    match mode {
+        "json" => {
+            let events: Vec<Value> = told
+                .lines()
+                .map(|line| serde_json::from_str(line).unwrap())
+                .collect();
+            assert_eq!(events[0]["event"], "started", "{line}: {told}");
+            let last = events.last().unwrap();
+            assert_eq!(last["event"], "finished", "{line}: {told}");
+            // A file system may share the blocks of a copy.
+            let shared = [
+                "w ",
+                "create --snapshot",
+                "snapshot create",
+                "fork",
+                "--kind ext4",
+            ];
+            let may_share = shared.iter().any(|word| line.contains(word));
+            let bytes = last["bytes"].as_u64().unwrap();
+            assert!(may_share || bytes > 0, "{line}: {told}");
+        }
+        "plain" => assert_eq!(told.lines().count(), 2, "{line}: {told}"),
+        _ => assert_eq!(told, "", "{line}"),
+    }
+}
+
+/// Commands on files and on images of the store, in an order in which each finds its input.
+const LOCAL: [&str; 16] = [
+    "image verify IMAGE",
+    "image verify --repair IMAGE",
+    "disk create IMAGE AT/disk.ext4",
+    "disk create --type erofs --compress lz4 IMAGE AT/disk.erofs",
+    "erofs build --tar AT/tar -o AT/one.erofs",
+    "erofs build --tar AT/tar --tar-index -o AT/index.erofs",
+    "erofs build --dir AT/dir -o AT/two.erofs",
+    "erofs build --image AT/one.erofs -o AT/again.erofs",
+    "erofs merge --full AT/one.erofs AT/two.erofs -o AT/full.erofs",
+    "erofs extract AT/full.erofs AT/out",
+    "erofs extract AT/full.erofs AT/out.tar",
+    "erofs check --contents AT/full.erofs",
+    "ext4 create --size 16M --dir AT/dir -o AT/ext4",
+    "vmdk create AT/ext4 -o AT/flat.vmdk",
+    "vmdk create --kind stream AT/ext4 -o AT/stream.vmdk",
+    "vmdk read AT/stream.vmdk -o AT/raw",
+];
+
+#[test]
+fn every_command_that_reads_or_makes_files_reports_progress_if_requested() {
+    let tar = TarBuilder::new().file("f", "contents").finish();
+    let layout = Layout::new().layer(&tar, Compression::Gzip).finish();
+    let blockbox = Blockbox::without_kernel();
+    blockbox.ok(["pull", "-q", &layout.reference()]);
+    for mode in ["json", "plain", "none"] {
+        let folder = tempfile::tempdir().unwrap();
+        let at = folder.path();
+        std::fs::write(at.join("tar"), &tar).unwrap();
+        std::fs::create_dir(at.join("dir")).unwrap();
+        std::fs::write(at.join("dir/g"), "other contents").unwrap();
+        for line in LOCAL {
+            let line = line.replace("AT", at.to_str().unwrap());
+            let line = line.replace("IMAGE", &layout.reference());
+            let words: Vec<_> = line.split(' ').chain(["--progress", mode]).collect();
+            let output = blockbox.output(&words);
+            let told = text(&output.stderr);
+            assert!(output.status.success(), "{line}: {told}");
+            check(mode, &line, &told);
+        }
+        let cache = at.join("cache").display().to_string();
+        let words = ["export", "containerd-cache", &cache, "--progress", mode];
+        let told = text(&blockbox.output(words).stderr);
+        match mode {
+            "json" => assert!(told.contains("layer-finished"), "{told}"),
+            "plain" => assert!(told.starts_with("layer 0: sha256:"), "{told}"),
+            _ => assert_eq!(told, ""),
+        }
+    }
+}
 
 #[test]
 fn every_command_that_moves_bytes_reports_progress_if_requested() {
@@ -44,23 +126,7 @@ fn every_command_that_moves_bytes_reports_progress_if_requested() {
             let output = blockbox.output(&words);
             let told = text(&output.stderr);
             assert!(output.status.success(), "{line}: {told}");
-            match mode {
-                "json" => {
-                    let events: Vec<Value> = told
-                        .lines()
-                        .map(|line| serde_json::from_str(line).unwrap())
-                        .collect();
-                    assert_eq!(events[0]["event"], "started", "{line}: {told}");
-                    let last = events.last().unwrap();
-                    assert_eq!(last["event"], "finished", "{line}: {told}");
-                    // A file system may share the blocks of a copy.
-                    let shared = ["w ", "create", "fork", "ext4"];
-                    let may_share = shared.iter().any(|word| line.contains(word));
-                    assert!(may_share || last["bytes"].as_u64().unwrap() > 0, "{told}");
-                }
-                "plain" => assert_eq!(told.lines().count(), 2, "{line}: {told}"),
-                _ => assert_eq!(told, "", "{line}"),
-            }
+            check(mode, &line, &told);
         }
         for line in [
             "rm one",

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use blockbox_files::open_disk;
+use blockbox_store::Meter;
 use erofs_reader::{Buffered, Image, ReadAt, SourceError};
 
 use crate::error::{Error, Result};
@@ -18,7 +19,16 @@ pub type Reader = Image<Buffered<Box<dyn ReadAt + Send + Sync>>>;
 ///
 /// If a file cannot be read or is not an image, or the device table has another number of devices.
 pub fn open(path: &Path, devices: &[PathBuf]) -> Result<Reader> {
-    let (primary, devices) = sources(path, devices)?;
+    open_metered(path, devices, &Meter::default())
+}
+
+/// As [`open`]; `meter` counts the bytes that are read.
+///
+/// # Errors
+///
+/// As for [`open`].
+pub fn open_metered(path: &Path, devices: &[PathBuf], meter: &Meter) -> Result<Reader> {
+    let (primary, devices) = sources(path, devices, meter)?;
     if devices.is_empty() {
         return Image::open(primary).map_err(failed(path));
     }
@@ -26,13 +36,13 @@ pub fn open(path: &Path, devices: &[PathBuf]) -> Result<Reader> {
 }
 
 /// As [`open`], to [check](Image::check) the image. The check reports a damaged superblock, if the
-/// rest can be read.
+/// rest can be read. `meter` counts the bytes that are read.
 ///
 /// # Errors
 ///
 /// If a file cannot be read or is not an image, or the device table has another number of devices.
-pub fn open_damaged(path: &Path, devices: &[PathBuf]) -> Result<Reader> {
-    let (primary, devices) = sources(path, devices)?;
+pub fn open_damaged(path: &Path, devices: &[PathBuf], meter: &Meter) -> Result<Reader> {
+    let (primary, devices) = sources(path, devices, meter)?;
     Image::open_damaged(primary, devices).map_err(failed(path))
 }
 
@@ -45,12 +55,12 @@ fn failed(path: &Path) -> impl Fn(erofs_reader::Error) -> Error {
 
 type Bytes = Buffered<Box<dyn ReadAt + Send + Sync>>;
 
-fn sources(path: &Path, devices: &[PathBuf]) -> Result<(Bytes, Vec<Bytes>)> {
-    let devices = devices.iter().map(|path| source(path));
-    Ok((source(path)?, devices.collect::<Result<_>>()?))
+fn sources(path: &Path, devices: &[PathBuf], meter: &Meter) -> Result<(Bytes, Vec<Bytes>)> {
+    let devices = devices.iter().map(|path| source(path, meter));
+    Ok((source(path, meter)?, devices.collect::<Result<_>>()?))
 }
 
-fn source(path: &Path) -> Result<Bytes> {
+fn source(path: &Path, meter: &Meter) -> Result<Bytes> {
     let source: Box<dyn ReadAt + Send + Sync> = if is_vmdk(path) {
         let disk = vmdk::Disk::open(path).map_err(|source| Error::Vmdk {
             path: path.to_owned(),
@@ -60,7 +70,27 @@ fn source(path: &Path) -> Result<Bytes> {
     } else {
         Box::new(open_disk(path).map_err(Error::io(path))?)
     };
-    Ok(Buffered::new(source))
+    let meter = meter.clone();
+    let metered: Box<dyn ReadAt + Send + Sync> = Box::new(Metered { source, meter });
+    Ok(Buffered::new(metered))
+}
+
+/// A source whose bytes are counted.
+struct Metered {
+    source: Box<dyn ReadAt + Send + Sync>,
+    meter: Meter,
+}
+
+impl ReadAt for Metered {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, SourceError> {
+        let read = self.source.read_at(buf, offset)?;
+        self.meter.add(read as u64);
+        Ok(read)
+    }
+
+    fn size(&self) -> Result<u64, SourceError> {
+        self.source.size()
+    }
 }
 
 /// Returns whether a file is a disk's descriptor, by its name.

@@ -38,7 +38,12 @@ pub fn open(
     Image::open(store, digest)?.ok_or_else(missing)
 }
 
-fn repair(
+/// Restores the files of an image that `found` names, as [`open`] does.
+///
+/// # Errors
+///
+/// Those of [`open`].
+pub fn repair(
     store: &Store,
     digest: &Digest,
     mut found: Vec<Finding>,

@@ -1,13 +1,13 @@
 //! Checks the files of images against the checksums recorded when they were made.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use blockbox_store::{Artefacts, Checksum, Store, atomic};
+use blockbox_store::{Artefacts, Checksum, Meter, Store, atomic};
 use ocipull::Digest;
 
 use crate::error::{Error, Result};
@@ -97,6 +97,7 @@ pub struct Verifier<'a> {
     store: &'a Store,
     depth: Depth,
     layers: HashMap<PathBuf, Option<Damage>>,
+    meter: Meter,
 }
 
 impl<'a> Verifier<'a> {
@@ -106,7 +107,30 @@ impl<'a> Verifier<'a> {
             store,
             depth,
             layers: HashMap::new(),
+            meter: Meter::default(),
         }
+    }
+
+    /// Counts the bytes that are read with `meter`.
+    #[must_use]
+    pub fn meter(mut self, meter: Meter) -> Self {
+        self.meter = meter;
+        self
+    }
+
+    /// Returns how many bytes [`Depth::Contents`] reads to check these images, if none is damaged.
+    pub fn bytes<'d>(&self, images: impl IntoIterator<Item = &'d Digest>) -> u64 {
+        let mut files = HashSet::new();
+        for digest in images {
+            let folder = self.store.image(digest);
+            files.extend([FSMETA, DISK].map(|name| folder.join(name)));
+            let diff_ids = image::folder::layers_of(&folder).into_iter();
+            let diff_ids = diff_ids.filter_map(|diff_id| diff_id.parse::<Digest>().ok());
+            files.extend(diff_ids.map(|diff_id| self.store.layer(&diff_id)));
+        }
+        let unread = files.iter().filter(|path| !self.layers.contains_key(*path));
+        let lengths = unread.filter_map(|path| fs::metadata(path).ok());
+        lengths.map(|found| found.len()).sum()
     }
 
     /// Checks the image with this manifest digest. If a file has no recorded checksum, as in a
@@ -147,7 +171,7 @@ impl<'a> Verifier<'a> {
         for (name, part) in [(FSMETA, Part::Fsmeta), (DISK, Part::Disk)] {
             let path = folder.join(name);
             let known = artefacts.files.get(name);
-            let (damage, new) = check(&path, known, self.depth)?;
+            let (damage, new) = check(&path, known, self.depth, &self.meter)?;
             if let Some(new) = new {
                 artefacts.files.insert(name.to_owned(), new);
             }
@@ -186,7 +210,7 @@ impl<'a> Verifier<'a> {
         if let Some(damage) = self.layers.get(&path) {
             return Ok(*damage);
         }
-        let damage = layer(self.store, diff_id, self.depth)?;
+        let damage = metered(self.store, diff_id, self.depth, &self.meter)?;
         self.layers.insert(path, damage);
         Ok(damage)
     }
@@ -199,6 +223,10 @@ impl<'a> Verifier<'a> {
 ///
 /// If the layer cannot be read. Damage is not an error.
 pub fn layer(store: &Store, diff_id: &Digest, depth: Depth) -> Result<Option<Damage>> {
+    metered(store, diff_id, depth, &Meter::default())
+}
+
+fn metered(store: &Store, diff_id: &Digest, depth: Depth, meter: &Meter) -> Result<Option<Damage>> {
     let known = store.recorded_checksum(diff_id)?;
     let path = store.layer(diff_id);
     if known.is_none()
@@ -209,7 +237,7 @@ pub fn layer(store: &Store, diff_id: &Digest, depth: Depth) -> Result<Option<Dam
         let found = meta.len();
         return Ok(Some(Damage::Length { expected, found }));
     }
-    let (damage, new) = check(&path, known.as_ref(), depth)?;
+    let (damage, new) = check(&path, known.as_ref(), depth, meter)?;
     if let Some(new) = new {
         store.record_checksum(diff_id, &new)?;
     }
@@ -222,6 +250,7 @@ fn check(
     path: &Path,
     known: Option<&Checksum>,
     depth: Depth,
+    meter: &Meter,
 ) -> Result<(Option<Damage>, Option<Checksum>)> {
     let file = match blockbox_files::open_regular(path) {
         Ok(file) => file,
@@ -239,6 +268,7 @@ fn check(
         return Ok((None, None));
     }
     let failed = Error::io(path);
+    let file = meter.measure(file);
     Ok(match known {
         Some(known) => {
             let same = known.is_of(file).map_err(failed)?;

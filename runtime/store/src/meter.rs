@@ -1,7 +1,7 @@
 //! Progress of long work.
 
 use std::fmt;
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::sync::Arc;
 
 /// A function that receives the number of bytes moved since its last call. The default ignores
@@ -49,6 +49,12 @@ impl<S: Read> Read for Metered<S> {
         let count = self.stream.read(buffer)?;
         self.meter.add(count as u64);
         Ok(count)
+    }
+}
+
+impl<S: Seek> Seek for Metered<S> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.stream.seek(to)
     }
 }
 

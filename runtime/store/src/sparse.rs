@@ -61,12 +61,13 @@ pub fn copy(from: &File, to: &File, meter: &Meter) -> io::Result<Copied> {
 }
 
 /// Returns the digest of a sparse file, in hexadecimal digits: the SHA-256 over each aligned piece
-/// of 64 KiB that is not all zeros, preceded by its offset (64 bits, little endian).
+/// of 64 KiB that is not all zeros, preceded by its offset (64 bits, little endian). `meter` counts
+/// the bytes that are read.
 ///
 /// # Errors
 ///
 /// Those of reading.
-pub fn digest(file: &File) -> io::Result<String> {
+pub fn digest(file: &File, meter: &Meter) -> io::Result<String> {
     let size = file.metadata()?.len();
     let mut hasher = Sha256::new();
     let mut piece = vec![0; PIECE];
@@ -80,6 +81,7 @@ pub fn digest(file: &File) -> io::Result<String> {
         while at < data.end {
             let length = usize::try_from(size - at).map_or(PIECE, |left| left.min(PIECE));
             input.read_exact(&mut piece[..length])?;
+            meter.add(length as u64);
             if piece[..length].iter().any(|&byte| byte != 0) {
                 hasher.update(at.to_le_bytes());
                 hasher.update(&piece[..length]);
@@ -165,17 +167,23 @@ mod tests {
         let file = sparse();
         let whole = tempfile::tempfile().unwrap();
         whole.write_all_at(&bytes(&file), 0).unwrap();
-        assert_eq!(digest(&file).unwrap(), digest(&whole).unwrap());
+        assert_eq!(
+            digest(&file, &Meter::default()).unwrap(),
+            digest(&whole, &Meter::default()).unwrap()
+        );
         // The digest depends on each byte, and on its offset.
         file.write_all_at(b"x", (8 << 20) - 1).unwrap();
-        let changed = digest(&file).unwrap();
-        assert_ne!(changed, digest(&whole).unwrap());
+        let changed = digest(&file, &Meter::default()).unwrap();
+        assert_ne!(changed, digest(&whole, &Meter::default()).unwrap());
         let moved = tempfile::tempfile().unwrap();
         moved.set_len(8 << 20).unwrap();
         moved.write_all_at(b"x", 0).unwrap();
         let other = tempfile::tempfile().unwrap();
         other.set_len(8 << 20).unwrap();
         other.write_all_at(b"x", 1 << 20).unwrap();
-        assert_ne!(digest(&moved).unwrap(), digest(&other).unwrap());
+        assert_ne!(
+            digest(&moved, &Meter::default()).unwrap(),
+            digest(&other, &Meter::default()).unwrap()
+        );
     }
 }

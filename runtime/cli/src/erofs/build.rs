@@ -10,7 +10,9 @@ use serde::Serialize;
 use super::super::input::input;
 use super::super::outfile;
 use super::super::output::{Format, bytes, print_json};
+use super::super::progress::Shown;
 use super::options::ImageOptions;
+use super::source::length_of;
 
 /// Make an image of a layer's tar, of a folder or of another image.
 #[derive(Debug, Args)]
@@ -47,6 +49,8 @@ pub(crate) struct Build {
     output: PathBuf,
     #[command(flatten)]
     options: ImageOptions,
+    #[command(flatten)]
+    shown: Shown,
     /// How to print the result
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -67,7 +71,20 @@ struct Report {
 impl Build {
     pub(super) fn execute(self) -> anyhow::Result<()> {
         let output = &self.output;
-        let options = self.options.options()?;
+        let mut options = self.options.options()?;
+        // What is read counts, or else what is written.
+        let total = match (&self.tar, &self.image) {
+            (Some(_), _) if self.tar_index => None,
+            (Some(tar), _) => length_of([tar]),
+            (None, Some(image)) => length_of([image].into_iter().chain(&self.devices)),
+            (None, None) => None,
+        };
+        let work = self
+            .shown
+            .work(format!("making {}", output.display()), total);
+        if self.tar_index || self.tar.is_none() && self.image.is_none() {
+            options.meter = work.meter();
+        }
         let (diff_id, summary) = match (&self.tar, &self.dir, &self.image) {
             (Some(tar), ..) if self.tar_index => {
                 anyhow::ensure!(
@@ -81,14 +98,14 @@ impl Build {
             }
             (Some(tar), ..) => {
                 let (name, input) = input(tar)?;
-                let mut tar = ocipull::decompress(input)?;
+                let mut tar = ocipull::decompress(work.meter().measure(input))?;
                 let summary = outfile::write(output, |file| {
                     layer::write(&mut tar, &name, file.as_file(), options, output)
                 })?;
                 (Some(tar.finish()?.to_string()), summary)
             }
             (None, _, Some(image)) => {
-                let from = reader::open(image, &self.devices)?;
+                let from = reader::open_metered(image, &self.devices, &work.meter())?;
                 let summary = outfile::write(output, |file| {
                     rebuild::write(&from, image, file.as_file(), options, output)
                 })?;
@@ -106,6 +123,7 @@ impl Build {
                 (None, summary)
             }
         };
+        work.finish();
         let report = Report {
             diff_id,
             bytes: summary.image.bytes,

@@ -9,6 +9,7 @@ use erofs_reader::CheckOptions;
 use serde::Serialize;
 
 use super::super::output::{Format, print_json, printable};
+use super::super::progress::Shown;
 use super::inspect::Below;
 use super::source::Source;
 
@@ -25,6 +26,8 @@ pub(crate) struct Check {
     /// decompress
     #[arg(long)]
     contents: bool,
+    #[command(flatten)]
+    shown: Shown,
     /// How to print the findings
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -69,7 +72,11 @@ impl CheckReport {
 
 impl Check {
     pub(super) fn execute(self) -> anyhow::Result<ExitCode> {
-        let mut report = match self.source.open_damaged() {
+        // Without contents, only a part of the image is read.
+        let total = self.source.bytes().filter(|_| self.contents);
+        let what = format!("checking {}", self.source.image.display());
+        let work = self.shown.work(what, total);
+        let mut report = match self.source.open_damaged(&work.meter()) {
             Ok(image) => image.check_with(&CheckOptions::default().contents(self.contents)),
             Err(error) => {
                 let problem = format!("{error:#}");
@@ -80,6 +87,7 @@ impl Check {
                 return Ok(ExitCode::from(2));
             }
         };
+        work.finish();
         if let Some(path) = &self.path {
             let below = Below::new(path);
             report.findings.retain(|finding| {

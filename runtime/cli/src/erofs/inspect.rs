@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use super::super::outfile;
 use super::super::output::{Format, print_json, printable};
+use super::super::progress::Shown;
 use super::super::size::size;
 use super::source::{Reader, Source};
 
@@ -315,11 +316,15 @@ pub(crate) struct Extract {
     /// Write holes into a tar as zeros, for programs that cannot read GNU tar's sparse entries
     #[arg(long)]
     no_sparse: bool,
+    #[command(flatten)]
+    shown: Shown,
 }
 
 impl Extract {
     pub(super) fn execute(self) -> anyhow::Result<()> {
-        let image = self.source.open()?;
+        let what = format!("extracting {}", self.source.image.display());
+        let work = self.shown.work(what, self.source.bytes());
+        let image = self.source.open_metered(&work.meter())?;
         let to = &self.to;
         let context = || self.source.image.display().to_string();
         let options = TarOptions::default()
@@ -353,6 +358,7 @@ impl Extract {
             let options = options.max_bytes(self.max_bytes);
             extract_to_dir(&image, to, &options).with_context(context)?
         };
+        work.finish();
         for path in &extracted.skipped {
             eprintln!("skipped: {}", printable(path));
         }

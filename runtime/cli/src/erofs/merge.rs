@@ -7,6 +7,7 @@ use anyhow::Context;
 use blockbox::convert::Error;
 use blockbox::squash::{self, Layer};
 use blockbox::stack::{self, Input};
+use blockbox::store::Meter;
 use clap::Args;
 use erofs_writer::Addresses;
 use fsmerge::Merged;
@@ -14,6 +15,7 @@ use serde::Serialize;
 
 use super::super::outfile;
 use super::super::output::{Format, Table, bytes, print_json, printable};
+use super::super::progress::Shown;
 use super::options::ImageOptions;
 
 /// Merge layers.
@@ -38,6 +40,8 @@ pub(crate) struct Merge {
     provenance: Option<PathBuf>,
     #[command(flatten)]
     options: ImageOptions,
+    #[command(flatten)]
+    shown: Shown,
     /// How to print the result
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -64,14 +68,17 @@ struct LayerReport {
 
 impl Merge {
     pub(super) fn execute(self) -> anyhow::Result<()> {
+        let output = self.output.display();
+        let work = self.shown.work(format!("making {output}"), None);
         let (merged, summary, warnings) = if self.full {
-            self.squash()?
+            self.squash(work.meter())?
         } else {
             let addresses = self.options.nothing_but_addresses().context(
                 "options of the image are for --full, all but `--features 48bit`: merged metadata has its layers' blocks, and no contents",
             )?;
             self.merge(addresses)?
         };
+        work.finish();
         if let Some(path) = &self.provenance {
             outfile::write(path, |file| {
                 write_provenance(&merged, file).map_err(Error::io(path))
@@ -131,8 +138,9 @@ impl Merge {
     }
 
     /// Merges layers of any kind with their contents.
-    fn squash(&self) -> anyhow::Result<Made> {
-        let options = self.options.options()?;
+    fn squash(&self, meter: Meter) -> anyhow::Result<Made> {
+        let mut options = self.options.options()?;
+        options.meter = meter;
         let open = |path: &PathBuf| Layer::open(Path::new(path));
         let layers = self
             .layers

@@ -6,6 +6,7 @@ use std::num::NonZeroUsize;
 
 use anyhow::Context;
 use blockbox::layer::{BuildOptions, Times};
+use blockbox::store::Meter;
 use clap::{Args, ValueEnum};
 use erofs_writer::{
     Addresses, Algorithm, BlockSize, ChunkSize, Compression, Fragments, InodeLayout, Label,
@@ -206,6 +207,7 @@ impl ImageOptions {
                 Some(time) if self.clamp_mtime => Times::Clamped(time),
                 Some(time) => Times::Fixed(time),
             },
+            meter: Meter::default(),
         })
     }
 

@@ -4,10 +4,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use blockbox::store::Meter;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use super::{JSON_EVERY, LINE_EVERY, Output, tell};
+use super::{Bars, JSON_EVERY, LINE_EVERY, Mode, Output, tell};
 use crate::output::bytes;
 
 /// Shorter work gets no bar.
@@ -19,6 +19,7 @@ pub(crate) struct Work(Arc<Shared>);
 struct Shared {
     what: String,
     total: Option<u64>,
+    all: MultiProgress,
     output: Output,
     /// Whether to print a line at its beginning and its end.
     every_line: bool,
@@ -34,8 +35,9 @@ struct State {
 }
 
 impl Work {
-    pub(super) fn new(what: String, total: Option<u64>, output: Output, every_line: bool) -> Self {
+    pub(super) fn new(what: String, total: Option<u64>, bars: &Bars) -> Self {
         let now = Instant::now();
+        let (output, every_line) = (bars.output, bars.mode == Mode::Plain);
         match output {
             Output::Json => tell(&json!({ "event": "started", "work": what, "total": total })),
             Output::Lines if every_line => eprintln!("{what}"),
@@ -44,6 +46,7 @@ impl Work {
         Self(Arc::new(Shared {
             what,
             total,
+            all: bars.all.clone(),
             output,
             every_line,
             state: Mutex::new(State {
@@ -109,7 +112,9 @@ impl Shared {
             return;
         }
         state.told = Instant::now();
-        let (what, count) = (&self.what, state.bytes);
+        // Some bytes may be read twice.
+        let count = state.bytes.min(self.total.unwrap_or(u64::MAX));
+        let what = &self.what;
         match self.output {
             Output::Bars => {
                 let bar = self.bar(state.started);
@@ -134,11 +139,12 @@ impl Shared {
                 "{prefix} {spinner} {bytes:>10} {bytes_per_sec:>12}",
             ),
         };
-        bar.set_draw_target(ProgressDrawTarget::stderr());
         let style = ProgressStyle::with_template(template)
             .unwrap_or_else(|_| ProgressStyle::default_spinner());
-        bar.with_style(style)
+        let bar = bar
+            .with_style(style)
             .with_prefix(self.what.clone())
-            .with_elapsed(started.elapsed())
+            .with_elapsed(started.elapsed());
+        self.all.add(bar)
     }
 }

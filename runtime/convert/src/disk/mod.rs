@@ -11,6 +11,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use blockbox_store::Meter;
 use erofs_writer::{BlockSize, Compression, Uuid};
 use sha2::{Digest, Sha256};
 
@@ -61,6 +62,8 @@ pub struct Options {
     /// The file system's UUID, from which those of the disk and its partition are derived. Default:
     /// derived from the contents.
     pub uuid: Option<[u8; 16]>,
+    /// Counts the bytes that are written.
+    pub meter: Meter,
 }
 
 impl Options {
@@ -70,6 +73,7 @@ impl Options {
             file_system,
             partitioned: false,
             uuid: None,
+            meter: Meter::default(),
         }
     }
 
@@ -84,6 +88,13 @@ impl Options {
     #[must_use]
     pub fn uuid(mut self, uuid: Option<[u8; 16]>) -> Self {
         self.uuid = uuid;
+        self
+    }
+
+    /// Sets [`meter`](Self::meter).
+    #[must_use]
+    pub fn meter(mut self, meter: Meter) -> Self {
+        self.meter = meter;
         self
     }
 }
@@ -125,7 +136,7 @@ pub fn write(image: &Image, out: &File, options: &Options, path: &Path) -> Resul
             let length = length.filter(|length| *length > 0 && size.is_multiple_of(BLOCK));
             let length = length.ok_or(Error::DiskSize { size, unit: BLOCK })?;
             out.set_len(size).map_err(Error::io(path))?;
-            write_ext4(&layers, out, start, length, options.uuid, path)?;
+            write_ext4(&layers, out, start, length, options, path)?;
             ("ext4", size)
         }
         FileSystem::Erofs { compression } => {
@@ -138,7 +149,9 @@ pub fn write(image: &Image, out: &File, options: &Options, path: &Path) -> Resul
             // The writer begins at the file's end.
             out.set_len(start).map_err(Error::io(path))?;
             let output = Output::starting_at(out, start).map_err(Error::io(path))?;
-            squash::write_to(&layers, output, &BuildOptions::from(image), path)?;
+            let mut build = BuildOptions::from(image);
+            build.meter = options.meter.clone();
+            squash::write_to(&layers, output, &build, path)?;
             let length = out.metadata().map_err(Error::io(path))?.len();
             let bytes = match options.partitioned {
                 true => length.next_multiple_of(ALIGNMENT) + end,
@@ -184,15 +197,16 @@ fn write_ext4(
     out: &File,
     start: u64,
     length: u64,
-    uuid: Option<[u8; 16]>,
+    disk: &Options,
     path: &Path,
 ) -> Result<()> {
     let failed = |source| Error::Ext4 {
         path: path.to_owned(),
         source,
     };
-    let options = ext4_writer::Options::new(length).uuid(uuid);
+    let options = ext4_writer::Options::new(length).uuid(disk.uuid);
     let output = Output::starting_at(out, start).map_err(Error::io(path))?;
+    let output = output.metered(&disk.meter);
     let mut image = ext4_writer::Builder::new(output, options).map_err(failed)?;
     populate::from_layers(layers, &mut image, path)?;
     image.finish().map(drop).map_err(failed)

@@ -29,7 +29,7 @@ impl<'a> Contents<Output<'a>> {
 
     /// As [`new`](Self::new), for any output.
     pub(crate) fn of(out: Output<'a>, options: &BuildOptions) -> Result<Self, Error> {
-        let image = Builder::with_dedupe(out, options.image.clone())?;
+        let image = Builder::with_dedupe(out.metered(&options.meter), options.image.clone())?;
         Ok(Self {
             image,
             files: Vec::new(),

@@ -1,5 +1,6 @@
 //! Options of an image made from a tar, a folder or other images.
 
+use blockbox_store::Meter;
 use erofs_writer::{ChunkSize, Timestamp};
 
 /// Options of an image.
@@ -15,6 +16,8 @@ pub struct BuildOptions {
     pub chunk_size: Option<ChunkSize>,
     /// The modification times. Default: the source's.
     pub times: Times,
+    /// Counts the bytes that are written.
+    pub meter: Meter,
 }
 
 impl From<erofs_writer::Options> for BuildOptions {

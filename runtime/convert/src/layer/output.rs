@@ -5,7 +5,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::num::NonZeroU64;
 
 use blockbox_store::atomic::start_writeback;
-use blockbox_store::{Checksum, Hasher};
+use blockbox_store::{Checksum, Hasher, Meter};
 use erofs_writer::SetLen;
 
 /// How many bytes are written before their writeback to the disk is started.
@@ -22,6 +22,7 @@ pub(crate) struct Output<'a> {
     at: u64,
     sent: Sent,
     hasher: Option<Hasher>,
+    meter: Meter,
 }
 
 impl<'a> Output<'a> {
@@ -32,6 +33,15 @@ impl<'a> Output<'a> {
             at: 0,
             sent: Sent::default(),
             hasher: None,
+            meter: Meter::default(),
+        }
+    }
+
+    /// Returns the output with a meter for the bytes that are written.
+    pub(crate) fn metered(self, meter: &Meter) -> Self {
+        Self {
+            meter: meter.clone(),
+            ..self
         }
     }
 
@@ -93,6 +103,7 @@ impl Write for Output<'_> {
             hasher.wrote(self.at, &bytes[..n]);
         }
         self.at += n as u64;
+        self.meter.add(n as u64);
         self.sent.advance(self.file, self.at);
         Ok(n)
     }

@@ -10,7 +10,7 @@ use std::path::Path;
 use blockbox_net::Mode;
 use blockbox_store::snapshot::{FILE, Snapshot as Record};
 use blockbox_store::spec::{MountSource, Spec};
-use blockbox_store::{Store, UPPER, atomic, sparse};
+use blockbox_store::{Meter, Store, UPPER, atomic, sparse};
 use blockbox_tar::{Entry, Head, Limits, Map, Reader, Source, Timestamp, What, Writer};
 
 use super::{Snapshot, claim};
@@ -89,7 +89,7 @@ impl Snapshot {
             let path = folder.join(UPPER);
             let upper = create_copy(&path)?;
             disk(&mut tar, &upper, &path)?;
-            snapshot.check(&upper)?;
+            snapshot.check(&upper, &Meter::default())?;
             upper.sync_all().map_err(Error::io(&path))?;
             snapshot.record.write(folder)?;
             Ok::<_, Error>(())

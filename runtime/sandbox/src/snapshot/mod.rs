@@ -156,7 +156,7 @@ impl Sandbox {
         let mut record = self.record(String::new())?;
         let held = self.copy_machine(folder.path(), &mut record)?;
         let path = folder.path().join(UPPER);
-        record.upper_digest = digest(&path)?;
+        record.upper_digest = digest(&path, &Meter::default())?;
         let snapshot = Snapshot {
             store: store.clone(),
             record,
@@ -181,13 +181,14 @@ impl Sandbox {
         let _claim = claim(store, name)?;
         let mut record = self.record(name.to_owned())?;
         let mut held = Duration::ZERO;
+        let unseen = Meter::default();
         atomic::write_folder(&store.snapshot(name), |folder| {
             held = fill(folder, &mut record)?;
-            record.upper_digest = digest(&folder.join(UPPER))?;
+            record.upper_digest = digest(&folder.join(UPPER), &unseen)?;
             if record.memory.is_some() {
                 record.memory = Some(Memory {
-                    digest: digest(&folder.join(MEMORY))?,
-                    machine_digest: digest(&folder.join(MACHINE))?,
+                    digest: digest(&folder.join(MEMORY), &unseen)?,
+                    machine_digest: digest(&folder.join(MACHINE), &unseen)?,
                 });
             }
             record.write(folder)?;
@@ -276,13 +277,14 @@ impl Sandbox {
         Ok((Self::new(store.clone(), spec.name), lock))
     }
 
-    /// Replaces the sandbox's disk with a copy of the snapshot's. Later changes are lost.
+    /// Replaces the sandbox's disk with a copy of the snapshot's. Later changes are lost. `meter`
+    /// counts the bytes that are copied and verified.
     ///
     /// # Errors
     ///
     /// [`Error::SandboxRunning`]; [`Error::Diskless`]; [`Error::SnapshotImage`] if the snapshot is
     /// over another image; [`Error::SnapshotDamaged`].
-    pub fn restore(&self, snapshot: &Snapshot) -> Result<()> {
+    pub fn restore(&self, snapshot: &Snapshot, meter: &Meter) -> Result<()> {
         let (_lock, info) = self.take()?;
         let mut spec = info.spec;
         if spec.image.manifest_digest != snapshot.record.spec.image.manifest_digest {
@@ -295,9 +297,7 @@ impl Sandbox {
             return Err(Error::Diskless(spec.name));
         }
         let upper = self.upper();
-        atomic::write_file(&upper, |file| {
-            snapshot.copy_to(file.as_file(), &Meter::default())
-        })?;
+        atomic::write_file(&upper, |file| snapshot.copy_to(file.as_file(), meter))?;
         spec.upper_size = snapshot.record.spec.upper_size;
         spec.snapshot = Some(snapshot.record.id.clone());
         spec.write(&self.store().sandbox(self.name()))?;
@@ -437,14 +437,15 @@ impl Snapshot {
         Ok(remove_tree(&self.folder)?)
     }
 
-    /// Checks the disk, and the memory if there is any, against their digests.
+    /// Checks the disk, and the memory if there is any, against their digests. `meter` counts the
+    /// bytes that are read, which are at most [`allocated_bytes`](Self::allocated_bytes) or so.
     ///
     /// # Errors
     ///
     /// [`Error::SnapshotDamaged`].
-    pub fn verify(&self) -> Result<()> {
+    pub fn verify(&self, meter: &Meter) -> Result<()> {
         for (path, expected) in self.files() {
-            if digest(&path)? != expected {
+            if digest(&path, meter)? != expected {
                 return Err(Error::SnapshotDamaged(self.record.name.clone()));
             }
         }
@@ -456,11 +457,11 @@ impl Snapshot {
         let path = self.upper();
         let upper = File::open(&path).map_err(Error::io(&path))?;
         sparse::copy(&upper, to, meter).map_err(Error::io(&path))?;
-        self.check(to)
+        self.check(to, meter)
     }
 
-    fn check(&self, upper: &File) -> Result<()> {
-        let found = sparse::digest(upper).map_err(Error::io(self.upper()))?;
+    fn check(&self, upper: &File, meter: &Meter) -> Result<()> {
+        let found = sparse::digest(upper, meter).map_err(Error::io(self.upper()))?;
         if found == self.record.upper_digest {
             return Ok(());
         }
@@ -472,9 +473,9 @@ impl Snapshot {
     }
 }
 
-fn digest(path: &Path) -> Result<String> {
+fn digest(path: &Path, meter: &Meter) -> Result<String> {
     let file = File::open(path).map_err(Error::io(path))?;
-    sparse::digest(&file).map_err(Error::io(path))
+    sparse::digest(&file, meter).map_err(Error::io(path))
 }
 
 /// Returns the specification of a sandbox made from another one, or from a snapshot.
