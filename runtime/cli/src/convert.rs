@@ -69,8 +69,8 @@ struct Native {
     /// The size of an EROFS block: 4096, or 512, which takes less room and needs Linux 6.4
     #[arg(long, default_value = "4096", value_parser = block_size, value_name = "BYTES")]
     block_size: BlockSize,
-    /// Compress files inside the images: `lz4`, `zstd`, `deflate` or `lzma`, with a level after a
-    /// comma
+    /// Compress files inside the images: `lz4`, `lz4hc` (LZ4 with a level), `zstd`, `deflate` or
+    /// `lzma`, with a level after a comma
     #[arg(long, value_parser = super::erofs::compression, value_name = "ALG[,LEVEL]")]
     compress: Option<Compression>,
     /// Merge all layers into one

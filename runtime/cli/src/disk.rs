@@ -41,7 +41,7 @@ pub(super) struct Create {
     /// the image's and 256M]
     #[arg(long, value_parser = size, value_name = "SIZE")]
     size: Option<u64>,
-    /// Compress the files of an EROFS disk: `lz4`, `zstd`, `deflate` or `lzma`
+    /// Compress the files of an EROFS disk: `lz4`, `lz4hc` (LZ4 with a level), `zstd`, `deflate` or `lzma`
     #[arg(long, value_parser = compression, value_name = "ALG[,LEVEL]")]
     compress: Option<Compression>,
     /// Put the file system into a partition whose type is the root of the image's platform

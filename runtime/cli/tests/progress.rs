@@ -63,7 +63,7 @@ const LOCAL: [&str; 16] = [
     "image verify IMAGE",
     "image verify --repair IMAGE",
     "disk create IMAGE AT/disk.ext4",
-    "disk create --type erofs --compress lz4 IMAGE AT/disk.erofs",
+    "disk create --type erofs --compress lz4hc,9 IMAGE AT/disk.erofs",
     "erofs build --tar AT/tar -o AT/one.erofs",
     "erofs build --tar AT/tar --tar-index -o AT/index.erofs",
     "erofs build --dir AT/dir -o AT/two.erofs",
@@ -144,7 +144,7 @@ const PUSHES: [&str; 5] = [
     "copy IMAGE oci:AT/copied:1",
     "copy IMAGE oci-archive:AT/copied.tar:1",
     "push IMAGE oci:AT/pushed:1",
-    "convert IMAGE oci:AT/native:1",
+    "convert --compress lz4hc,12 IMAGE oci:AT/native:1",
     "convert --keep-tar --merged IMAGE oci:AT/both:1",
 ];
 

@@ -27,8 +27,8 @@ pub(super) struct ImageOptions {
     /// holes have chunks]
     #[arg(long, value_parser = size, value_name = "SIZE", conflicts_with = "compress")]
     chunk_size: Option<u64>,
-    /// Compress files: `lz4` (levels 0 to 12), `zstd` (1 to 22), `deflate` or `lzma` (0 to 9), from
-    /// fast to small. Blocks of 4096 bytes suit it best
+    /// Compress files: `lz4` (levels 0 to 12) or `lz4hc` (1 to 12), `zstd` (1 to 22), `deflate` or
+    /// `lzma` (0 to 9), from fast to small. Blocks of 4096 bytes suit it best
     #[arg(long, value_parser = compression, value_name = "ALG[,LEVEL]")]
     compress: Option<Compression>,
     /// The most bytes compressed into one cluster [default: one block]
@@ -94,24 +94,39 @@ fn label(text: &str) -> Result<Label, String> {
     Label::new(text).map_err(|error| error.to_string())
 }
 
+/// mkfs.erofs's name for LZ4 with a level, and the one it has unless told.
+const LZ4HC: &str = "lz4hc";
+const LZ4HC_LEVEL: u8 = 9;
+
+/// Parses an algorithm with a level, also as mkfs.erofs spells them: `lz4hc` for LZ4 with a level,
+/// and `,level=LEVEL`.
 pub(crate) fn compression(text: &str) -> Result<Compression, String> {
     let (name, level) = match text.split_once(',') {
-        Some((name, level)) => (name, Some(level)),
+        Some((name, level)) => (name, Some(level.strip_prefix("level=").unwrap_or(level))),
         None => (text, None),
     };
-    let algorithm: Algorithm = name
-        .parse()
-        .map_err(|error: erofs_writer::Error| error.to_string())?;
-    let mut compression = Compression::new(algorithm);
+    let (mut compression, mut levels);
+    if name == LZ4HC {
+        compression = Compression::new(Algorithm::Lz4);
+        compression.level = LZ4HC_LEVEL;
+        // Level 0 of LZ4 is the fast compressor.
+        levels = Algorithm::Lz4.levels();
+        levels = levels.start() + 1..=*levels.end();
+    } else {
+        let algorithm: Algorithm = name
+            .parse()
+            .map_err(|error: erofs_writer::Error| error.to_string())?;
+        compression = Compression::new(algorithm);
+        levels = algorithm.levels();
+    }
     if let Some(level) = level {
-        let levels = algorithm.levels();
         compression.level = level
             .parse()
             .ok()
             .filter(|level| levels.contains(level))
             .ok_or_else(|| {
                 let (first, last) = (levels.start(), levels.end());
-                format!("{level:?} is not a level of {algorithm}: use {first} to {last}")
+                format!("{level:?} is not a level of {name}: use {first} to {last}")
             })?;
     }
     Ok(compression)
@@ -290,8 +305,16 @@ mod tests {
         let level = |text| compression(text).map(|compression| compression.level);
         assert_eq!(level("lz4,12"), Ok(12));
         assert_eq!(level("zstd"), Ok(Algorithm::Zstd.default_level()));
+        assert_eq!(level("zstd,level=7"), Ok(7));
+        for (text, expected) in [("lz4hc", 9), ("lz4hc,1", 1), ("lz4hc,level=12", 12)] {
+            assert_eq!(level(text), Ok(expected));
+            let algorithm = compression(text).map(|compression| compression.algorithm);
+            assert_eq!(algorithm, Ok(Algorithm::Lz4));
+        }
         for (wrong, told) in [
             ("zstd,0", "1 to 22"),
+            ("lz4hc,0", "lz4hc: use 1 to 12"),
+            ("lz4hc,level=13", "1 to 12"),
             ("lzma,", "0 to 9"),
             ("xz", "deflate"),
         ] {
