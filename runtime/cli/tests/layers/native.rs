@@ -1,6 +1,7 @@
 //! EROFS-native images: made from tars, pulled without conversion, and mounted directly by the
 //! kernel's overlayfs.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -262,6 +263,59 @@ fn the_tar_manifest_stays_first_and_clients_with_erofs_choose_the_native_one() {
         run(skopeo.arg(format!("oci:{}:latest", one.display())));
         // skopeo compresses the layers.
         assert_eq!(manifest(&one)["config"], tar["config"]);
+    }
+}
+
+/// Returns the names of the blobs in a layout.
+fn blobs(dir: &Path) -> BTreeSet<std::ffi::OsString> {
+    let files = fs::read_dir(dir.join("blobs/sha256")).unwrap();
+    files.map(|file| file.unwrap().file_name()).collect()
+}
+
+#[test]
+fn umoci_leaves_native_images_and_indexes_with_them_unharmed() {
+    if oracle("umoci").is_none() {
+        return;
+    }
+    let umoci = |arguments: &[&str]| Command::new("umoci").args(arguments).output().unwrap();
+    let source = stack();
+    let dir = tempfile::tempdir().unwrap();
+    let blockbox = Blockbox::new();
+    for options in [&[][..], &["--zstd", "--index"], &["--keep-tar", "--merged"]] {
+        let out = dir.path().join(format!("out{}", options.concat()));
+        let layout = out.to_str().unwrap();
+        let (to, image) = (format!("oci:{layout}:v1"), format!("{layout}:v1"));
+        let convert = ["convert", "-q", &source.reference(), &to];
+        blockbox.ok(convert.iter().chain(options));
+        let pulled = blockbox.ok(["pull", "-q", &to]);
+        let (index, before) = (manifest(&out), blobs(&out));
+
+        let listed = umoci(&["list", "--layout", layout]);
+        assert_eq!(String::from_utf8_lossy(&listed.stdout), "v1\n");
+        let tagged = umoci(&["tag", "--image", &image, "v2"]);
+        let names = fs::read_to_string(out.join("index.json")).unwrap();
+        if options.contains(&"--keep-tar") && !tagged.status.success() {
+            // Old versions tag no index of several images.
+            let said = String::from_utf8_lossy(&tagged.stderr);
+            assert!(said.contains("ambiguous"), "{said}");
+            assert!(!names.contains("v2"), "{names}");
+        } else {
+            assert!(tagged.status.success(), "{tagged:?}");
+            let by_umoci = blockbox.ok(["pull", "-q", &format!("oci:{layout}:v2")]);
+            assert_eq!(by_umoci, pulled);
+        }
+        let collected = umoci(&["gc", "--layout", layout]);
+        assert!(collected.status.success(), "{collected:?}");
+        assert_eq!(blobs(&out), before, "{options:?}");
+        assert_eq!(manifest(&out), index);
+        assert_eq!(blockbox.ok(["pull", "-q", &to]), pulled);
+        blockbox.ok(["image", "verify", "-q"]);
+        // The name goes, and with it all that it led to.
+        for name in ["v1", "v2"] {
+            umoci(&["rm", "--image", &format!("{layout}:{name}")]);
+        }
+        assert!(umoci(&["gc", "--layout", layout]).status.success());
+        assert_eq!(blobs(&out), BTreeSet::new(), "{options:?}");
     }
 }
 
