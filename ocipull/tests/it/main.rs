@@ -20,5 +20,6 @@ mod server;
 mod sources;
 mod stalls;
 mod support;
+mod token;
 mod transfer;
 mod writers;

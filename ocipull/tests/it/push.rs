@@ -11,7 +11,7 @@ use crate::server::{Reply, Server};
 use crate::support::{CONFIG, MANIFEST, TAR, open_with, read, tar};
 use crate::transfer::options;
 
-fn push(repository: &Repository, blob: &[u8]) -> Result<Pushed, Error> {
+pub(crate) fn push(repository: &Repository, blob: &[u8]) -> Result<Pushed, Error> {
     let digest = Digest::sha256(blob);
     let open = |offset: u64| Ok(&blob[offset as usize..]);
     repository.push_blob(&digest, blob.len() as u64, None, open)
@@ -24,7 +24,7 @@ fn fetch(mut reader: impl Read) -> Result<Vec<u8>, io::Error> {
 }
 
 /// Pushes an image of one layer under the tag `v1`, and returns its digest.
-fn push_image(repository: &Repository, layer: &[u8]) -> Digest {
+pub(crate) fn push_image(repository: &Repository, layer: &[u8]) -> Digest {
     let config = json!({
         "os": "linux",
         "architecture": ocipull::Platform::host().architecture,
