@@ -411,9 +411,11 @@ impl Error {
     }
 }
 
-/// Whether an HTTP status reports a temporary condition.
+/// Whether an HTTP status reports a temporary condition: of the server's own errors, all except
+/// "not implemented" and "version not supported". Proxies and content delivery networks have codes
+/// of their own, such as 520 to 524 and 529.
 pub(crate) fn is_transient_status(status: u16) -> bool {
-    matches!(status, 408 | 425 | 429 | 500 | 502 | 503 | 504)
+    matches!(status, 408 | 425 | 429 | 500..=599) && !matches!(status, 501 | 505)
 }
 
 impl From<Error> for io::Error {

@@ -435,3 +435,33 @@ fn refused_connection_is_reported_at_once() {
     }
     assert!(start.elapsed().as_secs() < 5);
 }
+
+#[test]
+fn every_failure_of_a_server_is_tried_again_unless_it_is_for_good() {
+    // 507 is WebDAV's; 520 to 524 and 529 are those of content delivery networks.
+    for (status, attempts) in [
+        (500, 2),
+        (507, 2),
+        (520, 2),
+        (522, 2),
+        (524, 2),
+        (529, 2),
+        (599, 2),
+        (501, 1),
+        (505, 1),
+        (418, 1),
+    ] {
+        let served = Served::new(1000);
+        let server = Server::start(move |request| {
+            match request.path.contains("/manifests/") && request.count == 0 {
+                true => Reply::new(status, "").header("Retry-After", "0"),
+                false => served.reply(request),
+            }
+        });
+        let opened = open(&server);
+        assert_eq!(opened.is_ok(), attempts == 2, "{status}: {opened:?}");
+        let manifests = server.requests().into_iter();
+        let asked = manifests.filter(|request| request.path.contains("/manifests/"));
+        assert_eq!(asked.count(), attempts, "{status}");
+    }
+}
