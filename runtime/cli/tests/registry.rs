@@ -6,82 +6,17 @@ mod common;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use common::Blockbox;
 use common::layout::{Compression, Layout};
+use common::registry::{Proxy, Registry};
 use serde_json::Value;
-use testkit::{TarBuilder, oracle};
-
-/// A registry, which ends when dropped.
-struct Registry {
-    process: Child,
-    host: String,
-    dir: tempfile::TempDir,
-}
-
-impl Registry {
-    /// Starts one with a single user.
-    fn start() -> Option<Self> {
-        let mut perl = oracle("perl")?;
-        // The hash that `htpasswd -bB` makes of user and secret.
-        perl.args([
-            "-e",
-            r#"print crypt("secret", q($2b$05$abcdefghijklmnopqrstuu))"#,
-        ]);
-        let hash = String::from_utf8(perl.output().unwrap().stdout).unwrap();
-        let dir = tempfile::tempdir().unwrap();
-        let users = dir.path().join("htpasswd");
-        fs::write(&users, format!("user:{hash}\n")).unwrap();
-        let users = users.display();
-        let auth = format!("auth:\n  htpasswd:\n    realm: test\n    path: {users}\n");
-        Self::start_with(dir, &auth)
-    }
-
-    /// Starts one without authentication.
-    fn start_open() -> Option<Self> {
-        Self::start_with(tempfile::tempdir().unwrap(), "")
-    }
-
-    fn start_with(dir: tempfile::TempDir, auth: &str) -> Option<Self> {
-        let mut registry = oracle("docker-registry")?;
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let host = listener.local_addr().unwrap().to_string();
-        drop(listener);
-        let config = format!(
-            "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {host}\n{auth}",
-            dir.path().join("data").display(),
-        );
-        let file = dir.path().join("config.yml");
-        fs::write(&file, config).unwrap();
-        registry.arg("serve").arg(&file);
-        let process = registry
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let registry = Self { process, host, dir };
-        let start = Instant::now();
-        while TcpStream::connect(&registry.host).is_err() {
-            assert!(start.elapsed() < Duration::from_secs(10), "no registry");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Some(registry)
-    }
-}
-
-impl Drop for Registry {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
+use testkit::{FaultyProxy, TarBuilder, transfers};
 
 #[test]
 fn a_name_without_a_host_is_resolved_by_registries_conf() {
@@ -202,60 +137,6 @@ fn pushes_copies_and_pulls_work_from_login_to_logout() {
     let refused = run(&["pull", "-q", "--plain-http", &native]);
     let said = String::from_utf8_lossy(&refused.stderr);
     assert!(said.contains("blockbox login"), "{said}");
-}
-
-/// A proxy in front of a registry that counts the bytes of its answers, and stalls after a limit.
-struct Proxy {
-    host: String,
-    passed: Arc<AtomicU64>,
-    most: Arc<AtomicU64>,
-    /// The limit for the bytes of requests.
-    most_sent: Arc<AtomicU64>,
-}
-
-impl Proxy {
-    fn start(to: String, most: u64) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let host = listener.local_addr().unwrap().to_string();
-        let number = |value| Arc::new(AtomicU64::new(value));
-        let (passed, sent) = (number(0), number(0));
-        let (most, most_sent) = (number(most), number(u64::MAX));
-        let proxy = Self {
-            host,
-            passed: passed.clone(),
-            most: most.clone(),
-            most_sent: most_sent.clone(),
-        };
-        std::thread::spawn(move || {
-            for client in listener.incoming().flatten() {
-                let server = TcpStream::connect(&to).unwrap();
-                let (from, into) = (client.try_clone().unwrap(), server.try_clone().unwrap());
-                let (sent, most_sent) = (sent.clone(), most_sent.clone());
-                std::thread::spawn(move || pass(&from, &into, &sent, &most_sent));
-                let (passed, most) = (passed.clone(), most.clone());
-                std::thread::spawn(move || {
-                    pass(&server, &client, &passed, &most);
-                    let _ = client.shutdown(std::net::Shutdown::Both);
-                    let _ = server.shutdown(std::net::Shutdown::Both);
-                });
-            }
-        });
-        proxy
-    }
-}
-
-/// Passes bytes on, and counts them in `passed`, which stays near `most`.
-fn pass(mut from: &TcpStream, mut into: &TcpStream, passed: &AtomicU64, most: &AtomicU64) {
-    let mut buffer = vec![0; 64 << 10];
-    while let Ok(bytes @ 1..) = from.read(&mut buffer) {
-        while passed.load(Ordering::SeqCst) >= most.load(Ordering::SeqCst) {
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        passed.fetch_add(bytes as u64, Ordering::SeqCst);
-        if into.write_all(&buffer[..bytes]).is_err() {
-            break;
-        }
-    }
 }
 
 /// Returns bytes that do not compress.
@@ -474,4 +355,58 @@ fn an_upload_shows_rate_and_time_left_on_a_terminal() {
         line.is_some_and(|line| line.contains("B/s") && line.contains('█')),
         "{shown}"
     );
+}
+
+/// Returns the bytes of the layers of an image in the store.
+fn layers(blockbox: &Blockbox, name: &str) -> Vec<Vec<u8>> {
+    let files = blockbox.inspect(name).layers.into_iter();
+    files.map(|file| fs::read(file).unwrap()).collect()
+}
+
+#[test]
+fn pulls_through_a_failing_proxy_leave_the_store_right() {
+    let Some(registry) = Registry::start_open() else {
+        return;
+    };
+    let tar = |size| TarBuilder::new().file("f", noise(size)).finish();
+    let layout = Layout::new()
+        .layer(&tar(300_000), Compression::Gzip)
+        // Of several ranges.
+        .layer(&tar(9 << 20), Compression::None)
+        .finish();
+    let source = layout.reference();
+    let direct = format!("{}/app:v1", registry.host);
+    let expected = Blockbox::without_kernel();
+    let digest = expected.ok(["copy", "-q", "--plain-http", &source, &direct]);
+    assert_eq!(expected.ok(["pull", "-q", "--plain-http", &direct]), digest);
+    let expected = layers(&expected, &direct);
+
+    let blockbox = Blockbox::without_kernel();
+    let mut right = 0;
+    for seed in 1..=transfers(100) {
+        let proxy = FaultyProxy::start(registry.host.clone(), seed * 0x27d4_eb2f);
+        let name = format!("{}/app:v1", proxy.host);
+        let pulled = blockbox.output(["pull", "-q", "--plain-http", &name]);
+        blockbox.ok(["image", "verify", "-q"]);
+        let there = blockbox.output(["image", "inspect", &name]).status;
+        if pulled.status.success() {
+            assert_eq!(String::from_utf8_lossy(&pulled.stdout), digest);
+            assert!(layers(&blockbox, &name) == expected, "seed {seed}");
+            // The next pull begins with nothing again.
+            blockbox.ok(["rmi", &name]);
+            right += 1;
+        } else {
+            let said = String::from_utf8_lossy(&pulled.stderr);
+            assert!(said.starts_with("blockbox: "), "seed {seed}: {said}");
+            assert!(!there.success(), "seed {seed}: {said}");
+            assert_eq!(blockbox.ok(["images", "-q", "-a"]), "", "seed {seed}");
+        }
+        // Nothing is left that `gc` would not remove.
+        if seed % 3 == 0 {
+            blockbox.ok(["gc"]);
+            let downloads = blockbox.home().join("downloads");
+            assert_eq!(fs::read_dir(downloads).unwrap().count(), 0);
+        }
+    }
+    assert!(right > 0, "no pull came through");
 }

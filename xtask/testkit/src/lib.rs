@@ -1,17 +1,19 @@
 //! Helpers that the tests of several crates share: oracles, kernel mounts, tree walks, hand-made
-//! tars and contents.
+//! tars and contents, a proxy that fails.
 //!
 //! An *oracle* is a program or a kernel feature from another project that decides whether an image
 //! is correct. With `CI=true` a missing oracle fails the test; otherwise the test reports what it
 //! skips and returns.
 
 mod contents;
+mod faults;
 mod mount;
 mod oracle;
 mod tar;
 mod walk;
 
 pub use contents::{noise, text};
+pub use faults::{FaultyProxy, transfers};
 pub use mount::{Loop, Mount, SmallDisk};
 pub use oracle::{kernel_mounts, kernel_version, made, oracle, repository, skip};
 pub use tar::TarBuilder;

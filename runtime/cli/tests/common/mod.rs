@@ -6,6 +6,7 @@
 pub(crate) mod guest;
 pub(crate) mod layout;
 pub(crate) mod programs;
+pub(crate) mod registry;
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
