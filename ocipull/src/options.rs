@@ -10,7 +10,8 @@ use crate::{Events, Platform, Progress};
 #[non_exhaustive]
 pub struct Options {
     /// Speak HTTP to a registry, not HTTPS. Anyone on the way can then see credentials, though not
-    /// change an image that was asked for by digest.
+    /// change an image that was asked for by digest. A registry on this host's loopback interface
+    /// (`localhost`, 127.0.0.0/8, `::1`) that speaks HTTP is reached without this option.
     pub plain_http: bool,
     /// Files of certificates (PEM) to trust beside those this host trusts: a private registry's
     /// issuer.

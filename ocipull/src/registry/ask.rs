@@ -2,8 +2,8 @@
 //! demands it.
 //!
 //! Credentials go to the server they are for and to the token service it names, and there over TLS
-//! alone, unless plain HTTP was asked for that very host and port. A redirect to another origin is
-//! followed without them.
+//! alone, unless plain HTTP was asked for that very host and port, or that server is on this host
+//! and speaks nothing else. A redirect to another origin is followed without them.
 
 use ureq::http::Method;
 

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
+use super::mirrors::spoke_http;
 use super::retry::Failure;
 use super::transport::{Answer, Broken, Request, Transport};
 use super::url::{Origin, Scheme, Url};
@@ -52,7 +53,7 @@ pub(super) struct Endpoint {
 }
 
 impl Endpoint {
-    /// `scheme` is plain HTTP only if the caller asked for it.
+    /// `scheme` is plain HTTP only if the caller asked for it, or the host is this one.
     pub(super) fn new(
         transport: Arc<Transport>,
         (host, repository): (&str, &str),
@@ -109,6 +110,10 @@ impl Endpoint {
     /// Reports that this endpoint is asked because another one failed.
     pub(super) fn tell_next(&self, error: &Error) {
         tracing::debug!(host = self.host, %error, "asking the next mirror");
+        if self.base.origin.is_loopback() && spoke_http(error) {
+            // The same server, in plain HTTP.
+            return;
+        }
         if let Some(events) = &self.events {
             let host = &self.host;
             events.tell(&Event::NextMirror { host, error });

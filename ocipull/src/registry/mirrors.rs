@@ -3,13 +3,14 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::conf::{Conf, PullFrom, Site};
 use super::endpoint::Endpoint;
 use super::retry::Failure;
 use super::transport::Transport;
 use super::url::Scheme;
-use crate::{Error, Options};
+use crate::{ConnectHint, Error, Options};
 
 /// A server.
 struct Mirror {
@@ -17,9 +18,20 @@ struct Mirror {
     pull_from: PullFrom,
     /// Whether it is the registry that the reference names, not a mirror of it.
     primary: bool,
-    /// Whether it is asked only if the connection to the previous one failed: it is the same server
-    /// in plain HTTP.
-    plain_fallback: bool,
+    fallback: Fallback,
+    /// Whether it turned out to speak plain HTTP only, and has a fallback for that.
+    speaks_http: AtomicBool,
+}
+
+/// Whether a server is the one before it in plain HTTP.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fallback {
+    /// No, it is another server.
+    No,
+    /// Yes, and it is asked if the connection to that one failed: the registry is called insecure.
+    Unanswered,
+    /// Yes, and it is asked in place of that one if that one speaks plain HTTP: it is on this host.
+    SpeaksHttp,
 }
 
 /// The kind of request.
@@ -47,6 +59,17 @@ impl Mirror {
 /// a TLS handshake.
 fn never_answered(error: &Error) -> bool {
     matches!(error, Error::Connect { .. } | Error::Interrupted { .. })
+}
+
+/// Whether a server answered a TLS handshake in plain HTTP.
+pub(super) fn spoke_http(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Connect {
+            hint: ConnectHint::PlainHttp,
+            ..
+        }
+    )
 }
 
 /// All servers of a repository.
@@ -77,25 +100,32 @@ impl Mirrors {
                     credentials.find_for_mirror(&site_host, &site_repository, helpers)?
                 }
             };
-            let schemes: &[_] = match (own && options.plain_http, insecure) {
-                (true, _) => &[Scheme::Http],
-                (false, true) => &[Scheme::Https, Scheme::Http],
-                (false, false) => &[Scheme::Https],
-            };
-            for (position, scheme) in schemes.iter().enumerate() {
-                let endpoint = Endpoint::new(
-                    transport.clone(),
-                    (&site_host, &site_repository),
-                    (*scheme, insecure),
-                    found.clone(),
-                    options,
-                )?;
-                mirrors.push(Mirror {
-                    endpoint,
+            let server = |scheme, fallback| -> Result<_, Error> {
+                Ok(Mirror {
+                    endpoint: Endpoint::new(
+                        transport.clone(),
+                        (&site_host, &site_repository),
+                        (scheme, insecure),
+                        found.clone(),
+                        options,
+                    )?,
                     pull_from,
                     primary,
-                    plain_fallback: position > 0,
-                });
+                    fallback,
+                    speaks_http: AtomicBool::new(false),
+                })
+            };
+            if own && options.plain_http {
+                mirrors.push(server(Scheme::Http, Fallback::No)?);
+                continue;
+            }
+            let secure = server(Scheme::Https, Fallback::No)?;
+            let local = secure.endpoint.base.origin.is_loopback();
+            mirrors.push(secure);
+            if insecure {
+                mirrors.push(server(Scheme::Http, Fallback::Unanswered)?);
+            } else if local {
+                mirrors.push(server(Scheme::Http, Fallback::SpeaksHttp)?);
             }
         }
         Ok(Self(mirrors))
@@ -125,17 +155,20 @@ impl Mirrors {
         what: For,
         mut work: impl FnMut(&Endpoint) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let mut last = None;
-        for mirror in self.0.iter().filter(|mirror| mirror.serves(what)) {
+        let mut last: Option<Error> = None;
+        for (index, mirror) in self.0.iter().enumerate() {
+            if !mirror.serves(what) || !self.is_due(index, last.as_ref()) {
+                continue;
+            }
             if let Some(error) = &last {
-                if mirror.plain_fallback && !never_answered(error) {
-                    continue;
-                }
                 mirror.endpoint.tell_next(error);
             }
             match work(&mirror.endpoint) {
                 Ok(done) => return Ok(done),
-                Err(error) => last = Some(error),
+                Err(error) => {
+                    self.learn(index, &error);
+                    last = Some(error);
+                }
             }
         }
         Err(last.unwrap_or(Error::Failed))
@@ -148,12 +181,38 @@ impl Mirrors {
         index: usize,
         before: Option<&Error>,
     ) -> Option<(usize, &Endpoint)> {
-        let unreachable = before.is_none_or(never_answered);
+        if let (Some(asked), Some(error)) = (index.checked_sub(1), before) {
+            self.learn(asked, error);
+        }
         let mut rest = self.0.iter().enumerate().skip(index);
-        let found = rest.find(|(_, mirror)| {
-            mirror.serves(For::Digest) && (unreachable || !mirror.plain_fallback)
-        });
+        let found =
+            rest.find(|(index, mirror)| mirror.serves(For::Digest) && self.is_due(*index, before));
         found.map(|(index, mirror)| (index, &mirror.endpoint))
+    }
+
+    /// Whether the server at `index` is to be asked, given the error of the one asked before it.
+    fn is_due(&self, index: usize, before: Option<&Error>) -> bool {
+        let known = |index: usize| {
+            let mirror = self.0.get(index);
+            mirror.is_some_and(|mirror| mirror.speaks_http.load(Ordering::Relaxed))
+        };
+        match self.0.get(index).map(|mirror| mirror.fallback) {
+            None => false,
+            Some(Fallback::No) => !known(index),
+            Some(Fallback::Unanswered) => before.is_none_or(never_answered),
+            Some(Fallback::SpeaksHttp) => index.checked_sub(1).is_some_and(known),
+        }
+    }
+
+    /// Remembers that the server at `index` speaks plain HTTP, if `error` shows that.
+    fn learn(&self, index: usize, error: &Error) {
+        let next = self.0.get(index + 1).map(|next| next.fallback);
+        if next == Some(Fallback::SpeaksHttp)
+            && spoke_http(error)
+            && let Some(mirror) = self.0.get(index)
+        {
+            mirror.speaks_http.store(true, Ordering::Relaxed);
+        }
     }
 }
 

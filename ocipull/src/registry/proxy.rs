@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ureq::Proxy;
 
-use super::url::{Origin, Scheme};
+use super::url::{Origin, Scheme, address};
 use crate::{Error, UsedProxy};
 
 /// The proxy on the way to `origin`, if there is one, and the variable that names it.
@@ -37,7 +37,7 @@ fn select(
         return Ok(None);
     };
     let excepted = env("NO_PROXY").or_else(|| env("no_proxy"));
-    if is_local(origin.name()) || is_excepted(origin, &excepted.unwrap_or_default()) {
+    if origin.is_loopback() || is_excepted(origin, &excepted.unwrap_or_default()) {
         return Ok(None);
     }
     let invalid = |problem| Error::Proxy { variable, problem };
@@ -48,18 +48,6 @@ fn select(
         Ok(proxy) => Ok(Some((proxy, variable))),
         Err(_) => Err(invalid("is not the address of a proxy")),
     }
-}
-
-/// This host is reached without a proxy.
-fn is_local(host: &str) -> bool {
-    host == "localhost" || address(host).is_some_and(|address| address.is_loopback())
-}
-
-fn address(host: &str) -> Option<IpAddr> {
-    let bare = host
-        .strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'));
-    bare.unwrap_or(host).parse().ok()
 }
 
 /// Whether `list`, the value of `NO_PROXY`, has the host: a name stands for the hosts below it,

@@ -127,7 +127,7 @@ impl Repository {
     }
 
     /// Returns whether all responses are protected by TLS with verified certificates, those of
-    /// mirrors too.
+    /// mirrors too. Those of a registry on this host's loopback interface need not be.
     ///
     /// ```
     /// use ocipull::{Options, Registries, Repository};

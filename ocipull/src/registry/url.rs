@@ -1,6 +1,7 @@
 //! Addresses that servers name: parsed strictly, compared by origin, shown without secrets.
 
 use std::fmt;
+use std::net::IpAddr;
 
 /// The longest address that is accepted, in bytes.
 const MAX_URL: usize = 16 << 10;
@@ -66,6 +67,11 @@ impl Origin {
         self.port
     }
 
+    /// Whether the server is on this host: no other one sees what is sent to it.
+    pub(super) fn is_loopback(&self) -> bool {
+        self.host == "localhost" || address(&self.host).is_some_and(|address| address.is_loopback())
+    }
+
     /// Host and, where it is not the scheme's own, port.
     pub(super) fn host(&self) -> String {
         match self.port == self.scheme.default_port() {
@@ -91,6 +97,14 @@ impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}://{}", self.scheme.name(), self.host())
     }
+}
+
+/// Returns the address that `host` is, in brackets where it is an IPv6 one.
+pub(super) fn address(host: &str) -> Option<IpAddr> {
+    let bare = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'));
+    bare.unwrap_or(host).parse().ok()
 }
 
 /// An address. [`Display`](fmt::Display) omits the query: signatures of storage services are in it.

@@ -72,6 +72,35 @@ fn plain_http_asked_for_one_port_does_not_cover_another() {
     assert!(!service.requests().is_empty());
 }
 
+/// Nothing is sent in plain HTTP that was not asked for, except to the loopback interface.
+#[test]
+fn a_password_goes_in_plain_http_to_this_host_alone() {
+    let served = Served::new(1000);
+    let server = Server::start(move |request| match request.authorization.is_some() {
+        true => served.reply(request),
+        false => Reply::new(401, "").header("WWW-Authenticate", "Basic realm=\"x\""),
+    });
+    let mut options = with_password("user", "hunter2");
+    options.plain_http = false;
+    // It leads to the same server.
+    let other = server.host().replace("127.0.0.1", "0.0.0.0");
+    let refused = open_with(&format!("{other}/app"), &options);
+    assert!(matches!(refused, Err(Error::Connect { .. })), "{refused:?}");
+    assert_eq!(server.requests().len(), 0);
+    open_with(&format!("{}/app", server.host()), &options).unwrap();
+    assert!(saw_secrets(&server));
+    // A token service at another port of this host is another server.
+    let service = Server::start(tokens);
+    let realm = format!("http://{}/token", service.host());
+    let registry = Server::start(move |_| challenge(&realm));
+    let refused = open_with(&format!("{}/app", registry.host()), &options);
+    assert!(
+        matches!(refused, Err(Error::InsecureRealm { .. })),
+        "{refused:?}"
+    );
+    assert!(!saw_secrets(&service));
+}
+
 #[test]
 fn an_identity_token_goes_where_a_password_may_and_nowhere_else() {
     let dir = tempfile::tempdir().unwrap();

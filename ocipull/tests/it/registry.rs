@@ -1,12 +1,17 @@
 //! A real registry, filled by skopeo.
 
 use std::fs;
+use std::io::Read;
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use ocipull::{ConnectHint, Credentials, Digest, Error, Image, Options};
+use ocipull::{
+    ConnectHint, Credentials, Digest, Error, Events, Image, Options, Pushed, Repository,
+};
 use serde_json::json;
 use testkit::oracle;
 
@@ -207,9 +212,56 @@ fn a_registry_that_speaks_http_is_recognised() {
     };
     let mut options = options();
     options.plain_http = false;
-    match open_with(&format!("{}/app", registry.host), &options) {
+    // It leads here, but is not an address of the loopback interface.
+    let host = registry.host.replace("127.0.0.1", "0.0.0.0");
+    match open_with(&format!("{host}/app"), &options) {
         Err(Error::Connect {
             hint: ConnectHint::PlainHttp,
+            ..
+        }) => {}
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_registry_on_this_host_is_reached_in_plain_http_unless_it_speaks_tls() {
+    let Some(registry) = Registry::start() else {
+        return;
+    };
+    let waits = Arc::new(AtomicUsize::new(0));
+    let mut options = options();
+    options.plain_http = false;
+    let counted = waits.clone();
+    options.events = Some(Events::new(move |_| {
+        counted.fetch_add(1, Ordering::Relaxed);
+    }));
+    let port = registry.host.rsplit_once(':').unwrap().1;
+    let layer = tar("a", 300_000);
+    let digest = Digest::sha256(&layer);
+    for (host, pushed) in [
+        (registry.host.clone(), Pushed::Uploaded),
+        (format!("localhost:{port}"), Pushed::Existed),
+    ] {
+        let repository = Repository::new(&host, "app", &options).unwrap();
+        // Anyone on this host may answer.
+        assert!(!repository.is_authentic());
+        let open = |offset: u64| Ok(&layer[offset as usize..]);
+        let done = repository.push_blob(&digest, layer.len() as u64, None, open);
+        assert_eq!(done.unwrap(), pushed);
+        let fresh = Repository::new(&host, "app", &options).unwrap();
+        let mut read = Vec::new();
+        let mut blob = fresh.blob(&digest, layer.len() as u64);
+        blob.read_to_end(&mut read).unwrap();
+        assert!(read == layer);
+    }
+    assert_eq!(waits.load(Ordering::Relaxed), 0);
+    let Some(registry) = Registry::start_tls() else {
+        return;
+    };
+    // A certificate that is not trusted is an error, as anywhere.
+    match open_with(&format!("{}/app", registry.host), &options) {
+        Err(Error::Connect {
+            hint: ConnectHint::Certificate,
             ..
         }) => {}
         other => panic!("{other:?}"),

@@ -218,6 +218,10 @@ fn answer(
     persistent: bool,
 ) -> std::io::Result<()> {
     let mut input = BufReader::new(&mut stream);
+    // A TLS handshake, which real servers answer so, too.
+    if input.fill_buf()?.first() == Some(&0x16) {
+        return stream.write_all(b"HTTP/1.0 400 Bad Request\r\n\r\n");
+    }
     let mut line = String::new();
     if input.read_line(&mut line)? == 0 {
         return Err(ErrorKind::UnexpectedEof.into());
