@@ -17,8 +17,13 @@ impl Stages {
     pub(crate) fn time<T>(&mut self, name: &str, stage: impl FnOnce() -> T) -> T {
         let start = Instant::now();
         let result = stage();
-        self.0.push((name.to_owned(), start.elapsed()));
+        self.record(name, start.elapsed());
         result
+    }
+
+    /// Records a stage that ran beside others.
+    pub(crate) fn record(&mut self, name: &str, time: Duration) {
+        self.0.push((name.to_owned(), time));
     }
 
     /// Prints the table of stages and times.
