@@ -79,12 +79,7 @@ fn main() -> Result<(), SourceError> {
     for step in image.walk() {
         let (path, inode) = step?;
         let kind = inode.file_type().letter();
-        println!(
-            "{kind}{:04o} {:>10} /{}",
-            inode.mode(),
-            inode.size(),
-            path.escape_ascii()
-        );
+        println!("{kind}{:04o} {:>10} /{path}", inode.mode(), inode.size());
     }
     Ok(())
 }

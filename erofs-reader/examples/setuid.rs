@@ -12,7 +12,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let (path, inode) = step?;
         if inode.is_file() && inode.mode() & 0o6000 != 0 {
             let owner = (inode.uid(), inode.gid());
-            println!("{:04o} {owner:?} /{}", inode.mode(), path.escape_ascii());
+            println!("{:04o} {owner:?} /{path}", inode.mode());
         }
     }
     Ok(())

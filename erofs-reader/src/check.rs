@@ -9,6 +9,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
 
+use blockbox_path::BytePath;
 use zerocopy::FromBytes;
 
 use crate::corruption::{Corruption, Detail};
@@ -98,8 +99,7 @@ pub struct Finding {
     /// The inode concerned, unless it is the whole image.
     pub nid: Option<Nid>,
     /// A path of that inode. The root's path is empty.
-    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serial::some_bytes"))]
-    pub path: Option<Vec<u8>>,
+    pub path: Option<BytePath>,
     /// Where the bad structure begins on the primary device, in bytes, or in a directory's data for
     /// one of its entries.
     pub offset: Option<u64>,
@@ -124,7 +124,7 @@ impl Finding {
         Self {
             severity: Severity::Error,
             nid,
-            path: path.map(<[u8]>::to_vec),
+            path: path.map(BytePath::from),
             offset,
             problem,
         }
@@ -135,7 +135,7 @@ impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: ", self.severity)?;
         if let Some(path) = &self.path {
-            write!(f, "/{}: ", path.escape_ascii())?;
+            write!(f, "/{path}: ")?;
         }
         if let Some(nid) = self.nid {
             write!(f, "nid {nid}: ")?;
@@ -203,7 +203,7 @@ impl Report {
         self.add(Finding {
             severity: Severity::Warning,
             nid,
-            path: path.map(<[u8]>::to_vec),
+            path: path.map(BytePath::from),
             offset: Some(offset),
             problem: Problem::Corrupt(what.into()),
         });

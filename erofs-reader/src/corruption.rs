@@ -1,7 +1,8 @@
 //! Corruption of an image.
 
-use alloc::vec::Vec;
 use core::fmt;
+
+use blockbox_path::BytePath;
 
 use crate::algorithm::Algorithm;
 use crate::file_type::FileType;
@@ -235,15 +236,15 @@ pub enum Detail {
         remaining: u64,
     },
     /// An xattr's name contains a NUL.
-    #[error("bad xattr name \"{}\"", .0.escape_ascii())]
-    XattrName(Vec<u8>),
+    #[error("bad xattr name \"{0}\"")]
+    XattrName(BytePath),
     /// An xattr's name index means nothing, so that the kernel does not show it.
     #[error("xattr name index {0}")]
     XattrIndex(u8),
     /// The inode's name filter says that an xattr is not there, so that the kernel does not find
     /// it.
-    #[error("xattr \"{}\" is not in the inode's name filter", .0.escape_ascii())]
-    XattrFilter(Vec<u8>),
+    #[error("xattr \"{0}\" is not in the inode's name filter")]
+    XattrFilter(BytePath),
     /// An xattr refers to a name prefix that the image does not have.
     #[error("long xattr prefix {0} is not in the table")]
     XattrPrefix(u8),
@@ -269,11 +270,11 @@ pub enum Detail {
         length: u64,
     },
     /// A name that no file can have: empty, or with a slash or a NUL.
-    #[error("bad name \"{}\"", .0.escape_ascii())]
-    Name(Vec<u8>),
+    #[error("bad name \"{0}\"")]
+    Name(BytePath),
     /// A name does not come after the one before it, as the format's binary search needs.
-    #[error("name \"{}\" is a duplicate or out of order", .0.escape_ascii())]
-    NameOrder(Vec<u8>),
+    #[error("name \"{0}\" is a duplicate or out of order")]
+    NameOrder(BytePath),
     /// A directory's `.` or `..` is missing or does not point to itself or its parent.
     #[error("\"{name}\" points to nid {found:?}, expected {expected}")]
     Dot {

@@ -2,6 +2,7 @@
 
 use alloc::vec::Vec;
 
+use blockbox_path::BytePath;
 use zerocopy::FromBytes;
 
 use crate::corruption::Detail;
@@ -21,8 +22,7 @@ use crate::read_at::ReadAt;
 #[non_exhaustive]
 pub struct DirEntry {
     /// The name: 1 to 255 bytes, without a slash or a NUL.
-    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serial::bytes"))]
-    pub name: Vec<u8>,
+    pub name: BytePath,
     /// The inode it points to.
     pub nid: Nid,
     /// The type of the inode by the entry; `None` if the entry has none. The inode's own type
@@ -117,7 +117,7 @@ impl Block {
             .filter(|_| start >= self.count.saturating_mul(size_of::<Dirent>()))
             .ok_or_else(|| bad(start, end))?;
         if name.is_empty() || name.contains(&b'/') || name.contains(&0) {
-            return Err(self.corrupt(dir, Detail::Name(name.to_vec())));
+            return Err(self.corrupt(dir, Detail::Name(name.into())));
         }
         Ok((found, name))
     }
@@ -155,7 +155,7 @@ impl<R: ReadAt> ReadDir<'_, R> {
     /// let image = Image::open(Buffered::new(std::fs::File::open("image.erofs")?))?;
     /// let names = image.read_dir(&image.root()?)?.with_dots();
     /// for entry in names {
-    ///     println!("{}", entry?.name.escape_ascii());
+    ///     println!("{}", entry?.name);
     /// }
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -200,7 +200,7 @@ impl<R: ReadAt> ReadDir<'_, R> {
             // needs. It also means that no two blocks of a directory are the same one, so its size
             // is bounded by the image's.
             if !ordered {
-                let name = name.to_vec();
+                let name = name.into();
                 return Err(self.block.corrupt(&self.dir, Detail::NameOrder(name)));
             }
             let within = index.saturating_mul(size_of::<Dirent>());
@@ -209,7 +209,7 @@ impl<R: ReadAt> ReadDir<'_, R> {
                 continue;
             }
             return Ok(Some(DirEntry {
-                name: name.to_vec(),
+                name: name.into(),
                 nid: Nid::new(dirent.nid.get()),
                 file_type: FileType::from_dirent(dirent.file_type),
                 raw_type: dirent.file_type,
@@ -241,7 +241,7 @@ impl<R: ReadAt> Image<R> {
     /// let image = Image::open(Buffered::new(std::fs::File::open("image.erofs")?))?;
     /// let inode = image.metadata("/etc")?;
     /// for entry in image.read_dir(&inode)? {
-    ///     println!("{}", entry?.name.escape_ascii());
+    ///     println!("{}", entry?.name);
     /// }
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -313,7 +313,7 @@ impl<R: ReadAt> Image<R> {
                 core::cmp::Ordering::Equal => {
                     let within = middle.saturating_mul(size_of::<Dirent>());
                     return Ok(Some(DirEntry {
-                        name: name.to_vec(),
+                        name: name.into(),
                         nid: Nid::new(dirent.nid.get()),
                         file_type: FileType::from_dirent(dirent.file_type),
                         raw_type: dirent.file_type,

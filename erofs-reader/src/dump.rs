@@ -43,7 +43,7 @@ pub fn dump<R: ReadAt, W: Write>(image: &Image<R>, mut out: W) -> Result<(), Err
 
 fn output(path: &[u8], source: std::io::Error) -> Error {
     Error::Output {
-        path: path.to_vec(),
+        path: path.into(),
         source,
     }
 }

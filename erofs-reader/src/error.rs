@@ -2,10 +2,11 @@
 
 use alloc::boxed::Box;
 use alloc::format;
-use alloc::string::String;
-use alloc::vec::Vec;
+use alloc::string::{String, ToString};
 #[cfg(feature = "std")]
 use std::io;
+
+use blockbox_path::BytePath;
 
 use crate::corruption::{Corruption, Detail};
 use crate::file_type::FileType;
@@ -65,16 +66,16 @@ pub enum Error {
         given: usize,
     },
     /// The path does not exist.
-    #[error("no such file or directory: {}", path.escape_ascii())]
+    #[error("no such file or directory: {path}")]
     NotFound {
         /// The path up to and with the missing component.
-        path: Vec<u8>,
+        path: BytePath,
     },
     /// A path goes through too many symbolic links.
-    #[error("too many levels of symbolic links: {}", path.escape_ascii())]
+    #[error("too many levels of symbolic links: {path}")]
     TooManyLinks {
         /// The path that was looked up.
-        path: Vec<u8>,
+        path: BytePath,
     },
     /// The inode has another type than the operation requires.
     #[error("nid {nid} is a {found}, not a {expected}")]
@@ -103,7 +104,7 @@ pub enum Error {
     #[error("cannot extract {}", shown(path))]
     Output {
         /// The path inside the image that was being extracted.
-        path: Vec<u8>,
+        path: BytePath,
         /// The error of the destination.
         source: io::Error,
     },
@@ -111,7 +112,7 @@ pub enum Error {
     #[error("cannot read {}", shown(path))]
     At {
         /// The path inside the image; the root's is empty.
-        path: Vec<u8>,
+        path: BytePath,
         /// The error at that path.
         source: Box<Error>,
     },
@@ -122,11 +123,11 @@ fn of(nid: Option<Nid>) -> String {
 }
 
 /// A path of the image, for messages.
-fn shown(path: &[u8]) -> String {
-    match path {
-        [] => String::from("/"),
-        path => format!("{}", path.escape_ascii()),
+fn shown(path: &BytePath) -> String {
+    if path.is_empty() {
+        return String::from("/");
     }
+    path.to_string()
 }
 
 impl Error {
@@ -175,7 +176,7 @@ impl Error {
             Self::Output { .. } => self,
             Self::At { .. } | Self::Limit { .. } => self,
             error => Self::At {
-                path: path.to_vec(),
+                path: path.into(),
                 source: Box::new(error),
             },
         }
@@ -272,11 +273,11 @@ mod tests {
             source: Box::new(io()),
         };
         let at = Error::At {
-            path: b"usr".to_vec(),
+            path: "usr".into(),
             source: Box::new(source()),
         };
         let output = Error::Output {
-            path: Vec::new(),
+            path: BytePath::default(),
             source: io(),
         };
         for error in [source(), at, output] {
@@ -286,5 +287,14 @@ mod tests {
             assert!(!error.to_string().contains("THE CAUSE"), "{error:?}");
         }
         assert!(!has_cause(&Error::Limit { limit: 0 }));
+    }
+
+    #[test]
+    fn debug_of_an_error_shows_its_path_as_text() {
+        let error = Error::NotFound {
+            path: b"usr/l\xff".into(),
+        };
+        assert_eq!(format!("{error:?}"), r#"NotFound { path: "usr/l\xff" }"#);
+        assert!(error.to_string().ends_with(r"directory: usr/l\xff"));
     }
 }

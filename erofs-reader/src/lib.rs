@@ -66,6 +66,7 @@ mod walk;
 mod xattr;
 
 pub use algorithm::Algorithm;
+pub use blockbox_path::BytePath;
 pub use buffered::Buffered;
 pub use check::{CheckOptions, Finding, MAX_FINDINGS, Problem, Report, Severity};
 #[doc(hidden)]

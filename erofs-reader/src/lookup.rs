@@ -202,7 +202,7 @@ impl<R: ReadAt> Image<R> {
                 let names = at.iter().skip(1).map(|(name, _)| &name[..]);
                 let names: Vec<_> = names.chain([&name[..]]).collect();
                 return Err(Error::NotFound {
-                    path: names.join(&b'/'),
+                    path: names.join(&b'/').into(),
                 });
             };
             let inode = self.inode(entry.nid)?;
@@ -212,9 +212,9 @@ impl<R: ReadAt> Image<R> {
                 Follow::All => true,
             };
             if follows && inode.is_symlink() {
-                links = links.checked_sub(1).ok_or_else(|| Error::TooManyLinks {
-                    path: path.to_vec(),
-                })?;
+                links = links
+                    .checked_sub(1)
+                    .ok_or_else(|| Error::TooManyLinks { path: path.into() })?;
                 let target = self.read_link(&inode)?;
                 if target.starts_with(b"/") {
                     at.truncate(1);

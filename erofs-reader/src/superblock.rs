@@ -3,6 +3,7 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
+use blockbox_path::BytePath;
 use zerocopy::FromBytes;
 
 use crate::checksum::crc32c;
@@ -88,8 +89,7 @@ pub struct Superblock {
     /// The volume's UUID.
     pub uuid: [u8; 16],
     /// The volume's label (`volume_name`) without trailing NULs.
-    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serial::bytes"))]
-    pub label: Vec<u8>,
+    pub label: BytePath,
     /// The device table, in order: device 1 is the first.
     pub devices: Vec<DeviceSlot>,
     /// The inode that holds fragments (`packed_nid`).
@@ -119,8 +119,7 @@ pub(crate) type SuperBlockBytes = [u8; 128];
 pub struct DeviceSlot {
     /// The identifier of the device without trailing NULs: a digest in hexadecimal digits, for
     /// example.
-    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serial::bytes"))]
-    pub tag: Vec<u8>,
+    pub tag: BytePath,
     /// Its size in blocks.
     pub blocks: u64,
     /// The first block of its range in the unified address space; 0 where it has none
@@ -223,7 +222,7 @@ impl Superblock {
             meta_block: disk.meta_blkaddr.get(),
             xattr_block: disk.xattr_blkaddr.get(),
             uuid: disk.uuid,
-            label: until_nul(&disk.volume_name).to_vec(),
+            label: until_nul(&disk.volume_name).into(),
             devices,
             packed_nid,
             metabox_nid,
@@ -395,7 +394,7 @@ fn read_devices<R: ReadAt>(
                 (0, 0)
             };
             DeviceSlot {
-                tag: until_nul(&slot.tag).to_vec(),
+                tag: until_nul(&slot.tag).into(),
                 blocks: u64::from(slot.blocks_lo.get()) | u64::from(blocks_hi).wrapping_shl(32),
                 uniaddr: u64::from(slot.uniaddr_lo.get()) | u64::from(uniaddr_hi).wrapping_shl(32),
             }

@@ -3,6 +3,8 @@
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
+use blockbox_path::BytePath;
+
 use crate::areas::Areas;
 use crate::corruption::Detail;
 use crate::dir::ReadDir;
@@ -51,7 +53,7 @@ impl<R: ReadAt> Image<R> {
     /// let image = Image::open(Buffered::new(std::fs::File::open("image.erofs")?))?;
     /// for step in image.walk() {
     ///     let (path, inode) = step?;
-    ///     println!("{:04o} {}", inode.mode(), path.escape_ascii());
+    ///     println!("{:04o} {path}", inode.mode());
     /// }
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -91,13 +93,13 @@ impl<R: ReadAt> Walk<'_, R> {
         Ok(())
     }
 
-    fn root(&mut self) -> Result<(Vec<u8>, Inode), Error> {
+    fn root(&mut self) -> Result<(BytePath, Inode), Error> {
         let root = self.image.root()?;
         self.enter(&root)?;
-        Ok((Vec::new(), root))
+        Ok((BytePath::default(), root))
     }
 
-    fn step(&mut self) -> Option<Result<(Vec<u8>, Inode), Error>> {
+    fn step(&mut self) -> Option<Result<(BytePath, Inode), Error>> {
         if !self.started {
             self.started = true;
             return Some(self.root());
@@ -126,13 +128,13 @@ impl<R: ReadAt> Walk<'_, R> {
             {
                 return Some(Err(e));
             }
-            return Some(Ok((self.path.clone(), inode)));
+            return Some(Ok((self.path.as_slice().into(), inode)));
         }
     }
 }
 
 impl<R: ReadAt> Iterator for Walk<'_, R> {
-    type Item = Result<(Vec<u8>, Inode), Error>;
+    type Item = Result<(BytePath, Inode), Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let step = self.step()?;

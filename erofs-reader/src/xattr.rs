@@ -189,7 +189,7 @@ impl<R: ReadAt> Image<R> {
     /// The base name index of an entry, and its name after that index's prefix.
     pub(crate) fn base_name(&self, inode: &Inode, raw: &Raw) -> Result<(u8, Vec<u8>), Error> {
         if raw.name.contains(&0) {
-            return Err(inode.corrupt(inode.position, Detail::XattrName(raw.name.clone())));
+            return Err(inode.corrupt(inode.position, Detail::XattrName(raw.name.clone().into())));
         }
         if raw.index & format::EROFS_XATTR_LONG_PREFIX == 0 {
             return Ok((raw.index, raw.name.clone()));

@@ -50,7 +50,7 @@ fn every_block_size_reads_back() {
                 continue;
             }
             assert_eq!(<(i64, u32)>::from(inode.mtime()), (-1, 999_999_999));
-            let bytes = expected.remove(&path).unwrap();
+            let bytes = expected.remove(path.as_bytes()).unwrap();
             let mut file = image.file(&inode).unwrap();
             let mut read = Vec::new();
             file.read_to_end(&mut read).unwrap();

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::error::Error;
 use std::fs::File;
 
-use erofs_reader::{FileType, Image, Inode, Source};
+use erofs_reader::{BytePath, FileType, Image, Inode, Source};
 use erofs_writer::{
     BlockSize, Builder, DeviceId, DeviceNumber, DeviceSlot, FileData, Metadata, Node, Options,
     Timestamp,
@@ -33,7 +33,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let options = Options::default().block_size(BlockSize::new(block_size.try_into()?)?);
     let mut merged = Builder::new(out, options)?;
 
-    let mut names: BTreeMap<Vec<u8>, (usize, Inode)> = BTreeMap::new();
+    let mut names = BTreeMap::<BytePath, (usize, Inode)>::new();
     let mut devices = Vec::new();
     for (i, layer) in layers.iter().enumerate() {
         let blocks = layer.device_size(0).unwrap_or_default() / block_size;

@@ -34,20 +34,26 @@ impl Problem {
     pub(crate) fn at(self, path: Vec<u8>) -> Error {
         match self {
             Self::Attribute(attribute, value) => Error::Attribute {
-                path,
+                path: path.into(),
                 attribute,
                 value,
             },
-            Self::SymlinkTarget(target) => Error::SymlinkTarget { path, target },
+            Self::SymlinkTarget(target) => Error::SymlinkTarget {
+                path: path.into(),
+                target: target.into(),
+            },
             Self::Xattr { name, problem } => Error::Xattr {
-                path,
-                name,
+                path: path.into(),
+                name: name.into(),
                 problem,
             },
-            Self::ForeignData => Error::ForeignData(path),
-            Self::UnknownDevice(device) => Error::UnknownDevice { path, device },
+            Self::ForeignData => Error::ForeignData(path.into()),
+            Self::UnknownDevice(device) => Error::UnknownDevice {
+                path: path.into(),
+                device,
+            },
             Self::BeyondDevice { start, end, blocks } => Error::BeyondDevice {
-                path,
+                path: path.into(),
                 start,
                 end,
                 blocks,

@@ -1,7 +1,7 @@
-use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+use blockbox_path::BytePath;
 use thiserror::Error;
 
 use crate::compress::Algorithm;
@@ -57,65 +57,62 @@ pub enum Error {
     #[error("{0} bytes is not a block size: a power of two from 512 to 65536")]
     BlockSize(u32),
     /// The volume name is longer than 15 bytes or holds a NUL.
-    #[error("{} is not a volume name: at most 15 bytes, no NUL", Quoted(.0))]
-    Label(Vec<u8>),
+    #[error("'{0}' is not a volume name: at most 15 bytes, no NUL")]
+    Label(BytePath),
     /// The name is empty, `.`, `..`, longer than 255 bytes, or holds a `/` or a NUL.
-    #[error("{} is not a valid file name, in {}", Quoted(name), Quoted(directory))]
+    #[error("'{name}' is not a valid file name, in '{directory}'")]
     InvalidName {
         /// The path of the directory.
-        directory: Vec<u8>,
+        directory: BytePath,
         /// The name.
-        name: Vec<u8>,
+        name: BytePath,
     },
     /// A node with this path exists already.
-    #[error("{} exists already", Quoted(path))]
+    #[error("'{path}' exists already")]
     AlreadyExists {
         /// The path.
-        path: Vec<u8>,
+        path: BytePath,
     },
     /// No node has this path.
-    #[error("{} does not exist", Quoted(path))]
+    #[error("'{path}' does not exist")]
     NotFound {
         /// The path.
-        path: Vec<u8>,
+        path: BytePath,
     },
     /// The parent of a new node is not a directory.
-    #[error("{} is not a directory", Quoted(path))]
+    #[error("'{path}' is not a directory")]
     NotADirectory {
         /// The path of the node.
-        path: Vec<u8>,
+        path: BytePath,
     },
     /// The target of a hard link is a directory.
-    #[error("{} is a directory: it cannot have a second name", Quoted(path))]
+    #[error("'{path}' is a directory: it cannot have a second name")]
     LinkToDirectory {
         /// The path of the directory.
-        path: Vec<u8>,
+        path: BytePath,
     },
     /// The path leads through more than 40 symbolic links, the most that Linux follows.
-    #[error("too many symbolic links on the way to {}", Quoted(path))]
+    #[error("too many symbolic links on the way to '{path}'")]
     SymlinkLoop {
         /// The path.
-        path: Vec<u8>,
+        path: BytePath,
     },
     /// The node belongs to another builder, or was removed from this one.
     #[error("the node is not in this image")]
     ForeignNode,
     /// The device is not one of this builder's.
-    #[error("{}: device {device} is not in this image", Quoted(path))]
+    #[error("'{path}': device {device} is not in this image")]
     UnknownDevice {
         /// The path of the file.
-        path: Vec<u8>,
+        path: BytePath,
         /// The device's place in the order of devices.
         device: u16,
     },
     /// The file lies beyond the end of its device.
-    #[error(
-        "{}: blocks {start}..{end} are beyond the device, which has {blocks}",
-        Quoted(path)
-    )]
+    #[error("'{path}': blocks {start}..{end} are beyond the device, which has {blocks}")]
     BeyondDevice {
         /// The path of the file.
-        path: Vec<u8>,
+        path: BytePath,
         /// The file's first block.
         start: u64,
         /// The block after its last.
@@ -124,12 +121,12 @@ pub enum Error {
         blocks: u64,
     },
     /// The contents were written through another builder.
-    #[error("{}: its contents were written to another image", Quoted(.0))]
-    ForeignData(Vec<u8>),
+    #[error("'{0}': its contents were written to another image")]
+    ForeignData(BytePath),
     /// The contents of the file, promised by [`FileData::later`](crate::FileData::later), were
     /// never stored.
-    #[error("{}: its contents were never stored", Quoted(.0))]
-    NoContents(Vec<u8>),
+    #[error("'{0}': its contents were never stored")]
+    NoContents(BytePath),
     /// A device was added after contents were written, which follow the device table.
     #[error("devices must be added before contents are written")]
     DeviceAfterData,
@@ -140,10 +137,10 @@ pub enum Error {
     #[error("more than {} inodes or names", u32::MAX - 1)]
     TooManyNodes,
     /// An attribute has a value that EROFS cannot hold.
-    #[error("{}: {attribute} {value} is out of range", Quoted(path))]
+    #[error("'{path}': {attribute} {value} is out of range")]
     Attribute {
         /// The path.
-        path: Vec<u8>,
+        path: BytePath,
         /// The attribute: `mode`, `mtime` (nanoseconds), `major`, `minor`, `size` or `symlink` (its
         /// target's length).
         attribute: &'static str,
@@ -151,27 +148,29 @@ pub enum Error {
         value: u64,
     },
     /// A symbolic link's target holds a NUL.
-    #[error("{}: the target {} holds a NUL", Quoted(path), Quoted(target))]
+    #[error("'{path}': the target '{target}' holds a NUL")]
     SymlinkTarget {
         /// The path of the link.
-        path: Vec<u8>,
+        path: BytePath,
         /// The target.
-        target: Vec<u8>,
+        target: BytePath,
     },
     /// An extended attribute that EROFS cannot hold.
-    #[error("{}: xattr {}: {problem}", Quoted(path), Quoted(name))]
+    #[error("'{path}': xattr '{name}': {problem}")]
     Xattr {
         /// The path.
-        path: Vec<u8>,
+        path: BytePath,
         /// The attribute's full name.
-        name: Vec<u8>,
+        name: BytePath,
         /// What is wrong with it.
         problem: XattrProblem,
     },
     /// The beginning of xattr names cannot be stored once for all, see
     /// [`XattrPrefixes::new`](crate::XattrPrefixes::new).
-    #[error("{} is not a prefix of xattr names, is a duplicate, or exceeds the number of prefixes", Quoted(.0))]
-    XattrPrefix(Vec<u8>),
+    #[error(
+        "'{0}' is not a prefix of xattr names, is a duplicate, or exceeds the number of prefixes"
+    )]
+    XattrPrefix(BytePath),
     /// The [epoch](crate::Options::epoch)'s nanoseconds are a second or more.
     #[error("an epoch's {0} nanoseconds are a second or more")]
     Epoch(u32),
@@ -244,13 +243,4 @@ pub enum XattrProblem {
     /// All of an inode's attributes together are longer than `i_xattr_icount` counts.
     #[error("too many attributes on one inode")]
     TooMany,
-}
-
-/// Bytes displayed as a quoted, escaped path.
-pub(crate) struct Quoted<'a>(pub(crate) &'a [u8]);
-
-impl fmt::Display for Quoted<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "'{}'", self.0.escape_ascii())
-    }
 }

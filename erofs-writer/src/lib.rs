@@ -212,6 +212,7 @@ mod tree;
 mod xattr;
 
 pub use block_size::BlockSize;
+pub use blockbox_path::BytePath;
 pub use builder::Builder;
 pub use builder::finish::Summary;
 pub use chunks::{Chunk, ChunkSize};

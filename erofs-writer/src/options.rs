@@ -249,7 +249,7 @@ impl Label {
         let name = name.as_ref();
         let mut bytes = [0; 16];
         if name.len() >= bytes.len() || name.contains(&0) {
-            return Err(Error::Label(name.to_vec()));
+            return Err(Error::Label(name.into()));
         }
         bytes[..name.len()].copy_from_slice(name);
         Ok(Self(bytes))

@@ -41,7 +41,7 @@ impl XattrPrefixes {
         let mut list = Vec::new();
         for prefix in prefixes {
             let prefix = prefix.as_ref();
-            let refused = || Error::XattrPrefix(prefix.to_vec());
+            let refused = || Error::XattrPrefix(prefix.into());
             let (base_index, infix) = namespace(prefix).ok_or_else(refused)?;
             let parsed = Prefix {
                 base_index,

@@ -153,7 +153,7 @@ impl Tree {
         self.check_new(parent, name)?;
         match self.find(parent, name) {
             Some(_) => Err(Error::AlreadyExists {
-                path: self.path_of(parent, name),
+                path: self.path_of(parent, name).into(),
             }),
             None => Ok(()),
         }
@@ -168,14 +168,14 @@ impl Tree {
             .ok_or(Error::ForeignNode)?;
         if !directory.is_dir() {
             return Err(Error::NotADirectory {
-                path: self.path(parent),
+                path: self.path(parent).into(),
             });
         }
         let bad = matches!(name, b"" | b"." | b"..") || name.len() > NAME_LEN;
         if bad || name.iter().any(|&byte| byte == 0 || byte == b'/') {
             return Err(Error::InvalidName {
-                directory: self.path(parent),
-                name: name.to_vec(),
+                directory: self.path(parent).into(),
+                name: name.into(),
             });
         }
         if self.names.len().max(self.inodes.len()) >= NONE as usize {

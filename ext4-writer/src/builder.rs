@@ -358,7 +358,7 @@ impl<W: Write + Seek> Builder<W> {
     ) -> Result<NodeId, Error> {
         let invalid = |size| {
             Err(Error::FileSize {
-                name: name.to_vec(),
+                name: name.into(),
                 size,
             })
         };
@@ -523,12 +523,12 @@ impl<W: Write + Seek> Builder<W> {
         let target = &mut self.nodes[index.0 as usize];
         if target.kind == Kind::Directory {
             return Err(Error::LinkToDirectory {
-                path: self.path(index),
+                path: self.path(index).into(),
             });
         }
         if target.links >= EXT4_LINK_MAX {
             return Err(Error::TooManyLinks {
-                path: self.path_of(parent, name),
+                path: self.path_of(parent, name).into(),
             });
         }
         target.links += 1;
@@ -614,7 +614,7 @@ impl<W: Write + Seek> Builder<W> {
         let parent = &self.nodes[index.0 as usize];
         if parent.kind != Kind::Directory {
             return Err(Error::NotADirectory {
-                path: self.path(index),
+                path: self.path(index).into(),
             });
         }
         let reserved = matches!(name, b"" | b"." | b"..");
@@ -623,13 +623,13 @@ impl<W: Write + Seek> Builder<W> {
             || name.iter().any(|byte| matches!(byte, 0 | b'/'))
         {
             return Err(Error::InvalidName {
-                directory: self.path(index),
-                name: name.to_vec(),
+                directory: self.path(index).into(),
+                name: name.into(),
             });
         }
         if parent.children.contains_key(name) {
             return Err(Error::AlreadyExists {
-                path: self.path_of(index, name),
+                path: self.path_of(index, name).into(),
             });
         }
         Ok(index)

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::io::Read;
 
+use blockbox_path::escaped;
+
 use crate::DeviceNumber;
 
 /// The type of a node to be added, and the data that belongs to the type.
@@ -35,7 +37,7 @@ impl fmt::Debug for Node<'_> {
         match self {
             Self::Directory => f.write_str("Directory"),
             Self::File(_) => f.debug_tuple("File").finish_non_exhaustive(),
-            Self::Symlink(target) => write!(f, "Symlink(\"{}\")", target.escape_ascii()),
+            Self::Symlink(target) => write!(f, "Symlink({:?})", escaped(target)),
             Self::CharDevice(number) => f.debug_tuple("CharDevice").field(number).finish(),
             Self::BlockDevice(number) => f.debug_tuple("BlockDevice").field(number).finish(),
             Self::Fifo => f.write_str("Fifo"),

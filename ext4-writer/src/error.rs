@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use blockbox_path::BytePath;
+
 /// An error of writing or reading a filesystem. Messages do not repeat the
 /// [source](std::error::Error::source).
 #[derive(Debug, thiserror::Error)]
@@ -17,10 +19,10 @@ pub enum Error {
         source: io::Error,
     },
     /// Reading the contents of a file failed, or they ended before their size.
-    #[error("cannot read the contents of {}", .name.escape_ascii())]
+    #[error("cannot read the contents of {name}")]
     Contents {
         /// The file's name in its directory.
-        name: Vec<u8>,
+        name: BytePath,
         /// The error that the reader returned.
         source: io::Error,
     },
@@ -91,48 +93,48 @@ pub enum Error {
         inodes: u32,
     },
     /// A name is empty, `.`, `..`, longer than 255 bytes, or holds `/` or NUL.
-    #[error("'{}' is not a valid file name, in '{}'", .name.escape_ascii(), .directory.escape_ascii())]
+    #[error("'{name}' is not a valid file name, in '{directory}'")]
     InvalidName {
         /// The path of the directory.
-        directory: Vec<u8>,
+        directory: BytePath,
         /// The name.
-        name: Vec<u8>,
+        name: BytePath,
     },
     /// A node with this path exists already.
-    #[error("'{}' exists already", .path.escape_ascii())]
+    #[error("'{path}' exists already")]
     AlreadyExists {
         /// The path.
-        path: Vec<u8>,
+        path: BytePath,
     },
     /// No node has this path.
-    #[error("'{}' does not exist", .path.escape_ascii())]
+    #[error("'{path}' does not exist")]
     NotFound {
         /// The path.
-        path: Vec<u8>,
+        path: BytePath,
     },
     /// The parent of a new node is not a directory.
-    #[error("'{}' is not a directory", .path.escape_ascii())]
+    #[error("'{path}' is not a directory")]
     NotADirectory {
         /// The path of the node.
-        path: Vec<u8>,
+        path: BytePath,
     },
     /// The target of a hard link is a directory.
-    #[error("'{}' is a directory: it cannot have a second name", .path.escape_ascii())]
+    #[error("'{path}' is a directory: it cannot have a second name")]
     LinkToDirectory {
         /// The path of the directory.
-        path: Vec<u8>,
+        path: BytePath,
     },
     /// The node has 65,000 names already, the most that an ext4 inode can count (`EXT4_LINK_MAX`).
-    #[error("too many hard links: '{}'", .path.escape_ascii())]
+    #[error("too many hard links: '{path}'")]
     TooManyLinks {
         /// The path that was to be added.
-        path: Vec<u8>,
+        path: BytePath,
     },
     /// The path leads through more than 40 symbolic links, the most that Linux follows.
-    #[error("too many symbolic links on the way to '{}'", .path.escape_ascii())]
+    #[error("too many symbolic links on the way to '{path}'")]
     SymlinkLoop {
         /// The path.
-        path: Vec<u8>,
+        path: BytePath,
     },
     /// The node belongs to another builder, or was removed from this one.
     #[error("the node is not in this image")]
@@ -158,19 +160,19 @@ pub enum Error {
         minor: u32,
     },
     /// An extended attribute cannot be stored.
-    #[error("extended attribute {}: {problem}", .name.escape_ascii())]
+    #[error("extended attribute {name}: {problem}")]
     Xattr {
         /// The attribute's full name.
-        name: Vec<u8>,
+        name: BytePath,
         /// What is wrong with it.
         problem: XattrProblem,
     },
     /// A file is larger than 2^32 − 1 blocks, or its data ranges overlap, are out of order or end
     /// after its size.
-    #[error("{} cannot have {size} bytes", .name.escape_ascii())]
+    #[error("{name} cannot have {size} bytes")]
     FileSize {
         /// The file's name in its directory.
-        name: Vec<u8>,
+        name: BytePath,
         /// The offending size or offset in bytes.
         size: u64,
     },

@@ -148,7 +148,7 @@ impl<W: Write + Seek> Image<W> {
                 for range in file.ranges {
                     let to = &mut head[range.start as usize..range.end as usize];
                     file.data.read_exact(to).map_err(|source| Error::Contents {
-                        name: file.name.to_vec(),
+                        name: file.name.into(),
                         source,
                     })?;
                 }
@@ -227,7 +227,7 @@ impl<W: Write + Seek> Image<W> {
         let logical = chunk.at / block_size;
         if logical + count > u64::from(u32::MAX) {
             return Err(Error::FileSize {
-                name: file.name.to_vec(),
+                name: file.name.into(),
                 size: chunk.end(),
             });
         }
@@ -264,7 +264,7 @@ pub(crate) struct Contents<'a, R> {
 impl<R> Contents<'_, R> {
     fn failed(&self, source: std::io::Error) -> Error {
         Error::Contents {
-            name: self.name.to_vec(),
+            name: self.name.into(),
             source,
         }
     }

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Seek, SeekFrom, Write};
 
+use blockbox_path::BytePath;
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use crate::format::{
@@ -17,7 +18,7 @@ pub struct Info {
     /// The UUID (`s_uuid`).
     pub uuid: [u8; 16],
     /// The label, without the zeros after it (`s_volume_name`).
-    pub label: Vec<u8>,
+    pub label: BytePath,
     /// The features.
     pub features: Features,
     /// Bytes per block.
@@ -95,7 +96,7 @@ impl Info {
         let end = label.iter().position(|&byte| byte == 0);
         Ok(Self {
             uuid: superblock.s_uuid,
-            label: label[..end.unwrap_or(label.len())].to_vec(),
+            label: label[..end.unwrap_or(label.len())].into(),
             features,
             block_size: 1024 << log,
             blocks,

@@ -52,6 +52,7 @@ mod truncate;
 mod volume;
 mod xattr;
 
+pub use blockbox_path::BytePath;
 pub use builder::Builder;
 pub use content::Node;
 #[cfg(all(feature = "dir", unix))]

@@ -1,5 +1,7 @@
 //! Options of a filesystem.
 
+use blockbox_path::BytePath;
+
 use crate::{Error, Progress, Timestamp};
 
 /// The size of a block, the unit in which space is handed out.
@@ -69,7 +71,7 @@ pub struct Options {
     /// The filesystem's UUID. `None`: derived from all other options.
     pub uuid: Option<[u8; 16]>,
     /// The volume's label, at most 16 bytes (`s_volume_name`).
-    pub label: Vec<u8>,
+    pub label: BytePath,
     /// The seed of directory hashes (`s_hash_seed`). `None`: derived from the UUID.
     pub hash_seed: Option<[u8; 16]>,
     /// One inode for this many bytes, at least 1,024. The number of inodes cannot change later.
@@ -136,7 +138,7 @@ impl Options {
             size,
             block_size: BlockSize::default(),
             uuid: None,
-            label: Vec::new(),
+            label: BytePath::default(),
             hash_seed: None,
             inode_ratio: 16384,
             inode_count: None,
@@ -188,7 +190,7 @@ impl Options {
 
     /// Sets [`label`](field@Self::label).
     #[must_use]
-    pub fn label(mut self, label: impl Into<Vec<u8>>) -> Self {
+    pub fn label(mut self, label: impl Into<BytePath>) -> Self {
         self.label = label.into();
         self
     }

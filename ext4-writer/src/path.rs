@@ -88,9 +88,7 @@ impl<W: Write + Seek> Builder<W> {
         let directory = self.index(parent)?.0 as usize;
         let old = self.nodes[directory].children.get(name).copied();
         if old == Some(Index::LOST_AND_FOUND) {
-            return Err(Error::AlreadyExists {
-                path: path.to_vec(),
-            });
+            return Err(Error::AlreadyExists { path: path.into() });
         }
         self.nodes[directory].children.remove(name);
         let added = self.add(parent, name, metadata, node);
@@ -125,25 +123,21 @@ impl<W: Write + Seek> Builder<W> {
     /// [`Error::NotFound`]; [`Error::InvalidName`] for the root and for `lost+found`;
     /// [`Error::SymlinkLoop`].
     pub fn remove(&mut self, path: &[u8]) -> Result<(), Error> {
-        let not_found = || Error::NotFound {
-            path: path.to_vec(),
-        };
+        let not_found = || Error::NotFound { path: path.into() };
         let mut names: Vec<&[u8]> = components(path).collect();
         let name = names.pop().unwrap_or_default();
         let directory = match self.walk(&names, true) {
             Walked::Node(directory) => directory,
             Walked::Missing => return Err(not_found()),
             Walked::Loop => {
-                return Err(Error::SymlinkLoop {
-                    path: path.to_vec(),
-                });
+                return Err(Error::SymlinkLoop { path: path.into() });
             }
         };
         let node = self.nodes[directory.0 as usize].children.get(name).copied();
         if name.is_empty() || node == Some(Index::LOST_AND_FOUND) {
             return Err(Error::InvalidName {
-                directory: self.path(directory),
-                name: name.to_vec(),
+                directory: self.path(directory).into(),
+                name: name.into(),
             });
         }
         let node = node.ok_or_else(not_found)?;
@@ -221,8 +215,8 @@ impl<W: Write + Seek> Builder<W> {
     ) -> Result<(NodeId, &'p [u8]), Error> {
         let mut names: Vec<&[u8]> = components(path).collect();
         let invalid = |before: &[&[u8]], name: &[u8]| Error::InvalidName {
-            directory: [&b"/"[..], &before.join(&b'/')].concat(),
-            name: name.to_vec(),
+            directory: [&b"/"[..], &before.join(&b'/')].concat().into(),
+            name: name.into(),
         };
         let last = names.pop().ok_or_else(|| invalid(&[], b""))?;
         if let Some(at) = names.iter().position(|&name| name == b"..") {
@@ -241,11 +235,9 @@ impl<W: Write + Seek> Builder<W> {
             };
             if !steps.enter(&self.nodes, found) {
                 return Err(match steps.followed > SYMLINKS_MAX {
-                    true => Error::SymlinkLoop {
-                        path: path.to_vec(),
-                    },
+                    true => Error::SymlinkLoop { path: path.into() },
                     false => Error::NotADirectory {
-                        path: self.path(found),
+                        path: self.path(found).into(),
                     },
                 });
             }

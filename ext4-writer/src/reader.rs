@@ -71,7 +71,7 @@ impl<R: Read + Seek> Reader<R> {
     /// use ext4_writer::Reader;
     ///
     /// let reader = Reader::open(std::fs::File::open("disk.ext4")?)?;
-    /// println!("{}", reader.info().label.escape_ascii());
+    /// println!("{}", reader.info().label);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
@@ -136,7 +136,7 @@ impl<R: Read + Seek> Reader<R> {
     /// let reader = Reader::open(std::fs::File::open("disk.ext4")?)?;
     /// for (name, number) in reader.read_dir(&reader.root()?)? {
     ///     let inode = reader.inode(number)?;
-    ///     println!("{}: {} bytes", name.escape_ascii(), inode.size());
+    ///     println!("{name}: {} bytes", inode.size());
     /// }
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```

@@ -89,7 +89,7 @@ impl<W: Write + Seek> Builder<W> {
                 None => self.add_file(parent, name, metadata, io::empty(), Some(0)),
                 Some(data) => {
                     let opened = contents.open(data).map_err(|source| Error::Contents {
-                        name: name.to_vec(),
+                        name: name.into(),
                         source,
                     })?;
                     let StoredContent { ranges, data } = opened;

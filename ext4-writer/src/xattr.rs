@@ -176,7 +176,7 @@ impl Encoder {
             return Ok(encoded);
         }
         let problem = |name: &[u8], problem| Error::Xattr {
-            name: name.to_vec(),
+            name: name.into(),
             problem,
         };
         let mut attributes = xattrs

@@ -140,3 +140,12 @@ fn a_directory_of_more_subdirectories_than_can_be_counted_is_clean() {
     });
     image.assert_clean();
 }
+
+#[test]
+fn debug_of_an_error_shows_its_path_as_text() {
+    let error = Error::NotFound {
+        path: b"usr/l\xff".into(),
+    };
+    assert_eq!(format!("{error:?}"), r#"NotFound { path: "usr/l\xff" }"#);
+    assert_eq!(error.to_string(), r"'usr/l\xff' does not exist");
+}

@@ -25,7 +25,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let layer = merged
             .layer(id)
             .map_or("-".to_owned(), |layer| layer.to_string());
-        println!("{layer} {}", path.escape_ascii());
+        println!("{layer} {path}");
     }
     Ok(())
 }

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use blockbox_path::BytePath;
+
 use crate::error::{Error, Problem};
 use crate::follow::followed;
 use crate::layer::{BuilderNodeId, LayerBuilder, LayerTree};
@@ -42,7 +44,7 @@ impl Merge {
     ///
     /// As for [`push`](Self::push).
     pub fn complete(&self, layer: &LayerTree) -> Result<LayerTree, Error> {
-        let wrap = |path: Vec<u8>, problem| Error::Merge {
+        let wrap = |path: BytePath, problem| Error::Merge {
             layer: self.layers,
             path,
             problem,
@@ -143,7 +145,7 @@ impl Complete<'_> {
             let node = |error| match error {
                 Error::Node { problem, .. } => bad(problem),
                 _ => bad(Problem::LinkTargetMissing {
-                    target: target.to_vec(),
+                    target: target.into(),
                 }),
             };
             let limits = &self.merge.limits;
@@ -158,9 +160,15 @@ impl Complete<'_> {
             }
             let target = target.to_vec();
             let found = match resolved {
-                Resolved::Missing(_) => return Err(bad(Problem::LinkTargetMissing { target })),
+                Resolved::Missing(_) => {
+                    return Err(bad(Problem::LinkTargetMissing {
+                        target: target.into(),
+                    }));
+                }
                 Resolved::Node(found, _) if arena.is_directory(found) => {
-                    return Err(bad(Problem::LinkToDirectory { target }));
+                    return Err(bad(Problem::LinkToDirectory {
+                        target: target.into(),
+                    }));
                 }
                 Resolved::Node(found, _) => found,
             };
@@ -197,7 +205,7 @@ mod tests {
     }
 
     /// A name of a merged tree with its attributes and kind.
-    type Entry = (Vec<u8>, Metadata, String);
+    type Entry = (BytePath, Metadata, String);
 
     fn view(layers: &[&LayerTree]) -> Vec<Entry> {
         let mut merge = Merge::new(&Limits::default());
@@ -250,7 +258,7 @@ mod tests {
                 kind,
                 Kind::LowerLink(_) | Kind::Directory { implied: true, .. }
             );
-            assert!(!marked, "{}", path.escape_ascii());
+            assert!(!marked, "{path}");
         }
         let usr = complete.metadata(complete.lookup(b"usr/lib").unwrap());
         assert_eq!((usr.mode & 0o7777, usr.uid, usr.gid), (0o750, 7, 8));

@@ -158,7 +158,7 @@ impl Reading<'_> {
                 limit: self.limits.file_bytes,
             };
             return Err(Error::Node {
-                path: path.to_vec(),
+                path: path.into(),
                 problem,
             }
             .into());
@@ -175,13 +175,13 @@ impl Reading<'_> {
         match stored.failure {
             Some(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
                 let path = path.to_vec();
-                return Err(Error::Changed { path }.into());
+                return Err(Error::Changed { path: path.into() }.into());
             }
             Some(e) => return Err(unreadable(path)(e).into()),
             None => {}
         }
         let data = data.map_err(|source| ReadError::Sink {
-            path: path.to_vec(),
+            path: path.into(),
             source,
         })?;
         self.stats.files += 1;
@@ -202,7 +202,7 @@ impl Reading<'_> {
             .intake
             .take(xattrs, mode, |kind| stats.warn(path, 0, kind, limits))
             .map_err(|problem| Error::Node {
-                path: path.to_vec(),
+                path: path.into(),
                 problem,
             })?;
         Ok(Metadata {
@@ -303,7 +303,7 @@ fn ranges(file: &File, size: u64, limit: usize) -> rustix::io::Result<Vec<(u64, 
 
 fn unreadable(path: &[u8]) -> impl FnOnce(io::Error) -> Error {
     |source| Error::Read {
-        path: path.to_vec(),
+        path: path.into(),
         source,
     }
 }

@@ -78,7 +78,7 @@ pub fn read_erofs<R: ReadAt, E>(
                         _ => {
                             let extents = image.extents(&inode).map_err(damaged(&path))?;
                             file(&path, &inode, extents).map_err(|source| ReadError::Sink {
-                                path: path.clone(),
+                                path: path.clone().into(),
                                 source,
                             })?
                         }
@@ -127,14 +127,14 @@ fn attributes<R: ReadAt>(image: &Image<R>, inode: &Inode, path: &[u8]) -> Result
 
 fn damaged(path: &[u8]) -> impl FnOnce(erofs_reader::Error) -> Error {
     |source| Error::Image {
-        path: path.to_vec(),
+        path: path.into(),
         source,
     }
 }
 
 fn refused(path: &[u8]) -> impl FnOnce(Problem) -> Error {
     |problem| Error::Node {
-        path: path.to_vec(),
+        path: path.into(),
         problem,
     }
 }
@@ -169,7 +169,10 @@ pub(crate) fn read_with_contents<S: Sink>(
         // image.
         if let Some(source) = stored.failure {
             let path = path.to_vec();
-            return Err(Stop::Image(Error::Read { path, source }));
+            return Err(Stop::Image(Error::Read {
+                path: path.into(),
+                source,
+            }));
         }
         stats.files += 1;
         stats.content_bytes = stats.content_bytes.saturating_add(inode.size());

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use blockbox_path::BytePath;
+
 /// Why a layer or a stack of layers was refused.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -26,10 +28,10 @@ pub enum Error {
         offset: u64,
     },
     /// An entry of the archive breaks a rule.
-    #[error("{} (archive byte {offset}): {problem}", path.escape_ascii())]
+    #[error("{path} (archive byte {offset}): {problem}")]
     Entry {
         /// The entry's path as the archive has it; for a damaged header what could be read of it.
-        path: Vec<u8>,
+        path: BytePath,
         /// Where the entry's header begins, in bytes.
         offset: u64,
         /// The rule.
@@ -37,45 +39,45 @@ pub enum Error {
     },
     /// A node given to a [`LayerBuilder`](crate::LayerBuilder), or found in a directory or an
     /// image, breaks a rule.
-    #[error("{}: {problem}", path.escape_ascii())]
+    #[error("{path}: {problem}")]
     Node {
         /// Its path, or the path it was to have, without a leading `/`.
-        path: Vec<u8>,
+        path: BytePath,
         /// The rule.
         problem: Problem,
     },
     /// Something of a directory, or a file's contents in an image, could not be read.
-    #[error("cannot read {}", path.escape_ascii())]
+    #[error("cannot read {path}")]
     Read {
         /// Its path in the layer, empty for the root.
-        path: Vec<u8>,
+        path: BytePath,
         /// The error that the system returned.
         #[source]
         source: io::Error,
     },
     /// A file's length changed while it was read.
-    #[error("{} changed while it was read", path.escape_ascii())]
+    #[error("{path} changed while it was read")]
     Changed {
         /// Its path in the layer.
-        path: Vec<u8>,
+        path: BytePath,
     },
     /// An EROFS image could not be read.
     #[cfg(feature = "erofs")]
-    #[error("cannot read {} of the image", path.escape_ascii())]
+    #[error("cannot read {path} of the image")]
     Image {
         /// The path in the image, empty for the root.
-        path: Vec<u8>,
+        path: BytePath,
         /// The error that the reader returned.
         #[source]
         source: erofs_reader::Error,
     },
     /// A layer does not fit on those below it.
-    #[error("layer {layer}: {}: {problem}", path.escape_ascii())]
+    #[error("layer {layer}: {path}: {problem}")]
     Merge {
         /// The layer, counted from 0, the lowest.
         layer: usize,
         /// The entry's path in that layer.
-        path: Vec<u8>,
+        path: BytePath,
         /// The rule.
         problem: Problem,
     },
@@ -104,10 +106,10 @@ pub enum Problem {
         at: usize,
     },
     /// The value of an extended attribute cannot be decoded.
-    #[error("malformed value of the PAX record {}", key.escape_ascii())]
+    #[error("malformed value of the PAX record {key}")]
     PaxValue {
         /// The record's keyword.
-        key: Vec<u8>,
+        key: BytePath,
     },
     /// A sparse file's map is malformed, not ascending, or does not fit its contents.
     #[error("malformed map of a sparse file")]
@@ -169,22 +171,22 @@ pub enum Problem {
     #[error("a symlink with an empty target")]
     EmptyTarget,
     /// A hard link to a directory.
-    #[error("hard link to the directory {}", target.escape_ascii())]
+    #[error("hard link to the directory {target}")]
     LinkToDirectory {
         /// The link's target.
-        target: Vec<u8>,
+        target: BytePath,
     },
     /// A hard link whose target is neither in the layer nor below it.
-    #[error("hard link to {}, which does not exist", target.escape_ascii())]
+    #[error("hard link to {target}, which does not exist")]
     LinkTargetMissing {
         /// The link's target.
-        target: Vec<u8>,
+        target: BytePath,
     },
     /// An overlayfs mark that has no meaning in a layer image.
-    #[error("unsupported overlayfs mark {}", xattr.escape_ascii())]
+    #[error("unsupported overlayfs mark {xattr}")]
     OverlayMark {
         /// The extended attribute's name.
-        xattr: Vec<u8>,
+        xattr: BytePath,
     },
 }
 
@@ -195,10 +197,10 @@ pub enum ReadError<S> {
     #[error(transparent)]
     Layer(#[from] Error),
     /// The sink failed to store the contents of a file.
-    #[error("cannot store the contents of {}", path.escape_ascii())]
+    #[error("cannot store the contents of {path}")]
     Sink {
         /// The file's path in the layer.
-        path: Vec<u8>,
+        path: BytePath,
         /// The error that the sink returned.
         #[source]
         source: S,
@@ -242,7 +244,7 @@ mod tests {
     #[test]
     fn display_leaves_the_cause_to_source() {
         let io = || io::Error::other("THE CAUSE");
-        let path = || b"usr/bin".to_vec();
+        let path = || BytePath::from("usr/bin");
         let read = || Error::Io {
             offset: 512,
             source: io(),
@@ -278,5 +280,19 @@ mod tests {
         let inside = ReadError::<io::Error>::Layer(read());
         assert_eq!(inside.to_string(), read().to_string());
         assert_eq!(inside.source().expect("a cause").to_string(), "THE CAUSE");
+    }
+
+    #[test]
+    fn debug_of_an_error_shows_its_path_as_text() {
+        let error = Error::Node {
+            path: b"usr/l\xff".into(),
+            problem: Problem::LinkToDirectory {
+                target: "etc".into(),
+            },
+        };
+        let shown = r#"Node { path: "usr/l\xff", problem: LinkToDirectory { target: "etc" } }"#;
+        assert_eq!(format!("{error:?}"), shown);
+        let shown = r"usr/l\xff: hard link to the directory etc";
+        assert_eq!(error.to_string(), shown);
     }
 }

@@ -73,7 +73,7 @@ impl Fold<'_> {
                 let node = match upper.kind(id) {
                     Kind::Directory { .. } => self.directory(id, below),
                     Kind::LowerLink(target) => Err(Problem::LinkTargetMissing {
-                        target: target.to_vec(),
+                        target: target.into(),
                     }),
                     _ => self.node(id),
                 };
@@ -178,7 +178,7 @@ mod tests {
         builder.finish()
     }
 
-    fn view(merged: &Merged) -> Vec<(Vec<u8>, String)> {
+    fn view(merged: &Merged) -> Vec<(crate::BytePath, String)> {
         merged
             .walk()
             .map(|(path, id)| {

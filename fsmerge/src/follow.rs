@@ -9,6 +9,8 @@
 //! A symlink is not followed if its target is not a directory, or if the layer itself removes or
 //! replaces the target. The implied directory then replaces the symlink, as in an overlay mount.
 
+use blockbox_path::BytePath;
+
 use crate::arena::Arena;
 use crate::error::Problem;
 use crate::layer::LayerTree;
@@ -37,7 +39,7 @@ pub(crate) fn followed(
     lower: &Arena,
     layer: &LayerTree,
     limits: &Limits,
-) -> Result<Option<LayerTree>, (Vec<u8>, Problem)> {
+) -> Result<Option<LayerTree>, (BytePath, Problem)> {
     let mut rearranged = None;
     for _ in 0..ROUNDS {
         let view = rearranged.as_ref().unwrap_or(layer);
@@ -45,10 +47,11 @@ pub(crate) fn followed(
         let Some(first) = moves.first() else {
             return Ok(rearranged);
         };
-        let moved = apply(view, &moves, limits).map_err(|problem| (first.path.clone(), problem))?;
+        let moved =
+            apply(view, &moves, limits).map_err(|problem| (first.path.clone().into(), problem))?;
         rearranged = Some(moved);
     }
-    Err((Vec::new(), Problem::SymlinkLoop))
+    Err((BytePath::default(), Problem::SymlinkLoop))
 }
 
 /// The implied directories of `layer` that are symlinks to directories in `lower`.

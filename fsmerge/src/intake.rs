@@ -37,7 +37,7 @@ impl Intake {
         let mut kept = Vec::new();
         for (name, mut value) in xattrs {
             if !is_known(&name) {
-                warn(WarningKind::UnknownXattr { name });
+                warn(WarningKind::UnknownXattr { name: name.into() });
                 continue;
             }
             if acl::is_acl(&name) {
@@ -45,7 +45,7 @@ impl Intake {
                     Unpacked::Acl(acl) => value = acl,
                     Unpacked::None => continue,
                     Unpacked::Malformed => {
-                        warn(WarningKind::MalformedAcl { name });
+                        warn(WarningKind::MalformedAcl { name: name.into() });
                         continue;
                     }
                 }

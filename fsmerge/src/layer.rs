@@ -132,7 +132,9 @@ impl LayerBuilder {
             Kind::LowerLink(path) => {
                 target = path::joined(&path::components(path, &self.limits)?);
                 if target.is_empty() {
-                    return Err(Problem::LinkToDirectory { target });
+                    return Err(Problem::LinkToDirectory {
+                        target: target.into(),
+                    });
                 }
                 Kind::LowerLink(&target)
             }
@@ -174,7 +176,7 @@ impl LayerBuilder {
         let linked = self.check(parent, name).and_then(|place| {
             if self.arena.is_directory(target) {
                 return Err(Problem::LinkToDirectory {
-                    target: self.arena.path_of(target),
+                    target: self.arena.path_of(target).into(),
                 });
             }
             self.arena.fill(place, name, target)
@@ -422,7 +424,7 @@ impl LayerBuilder {
 
 fn node_error(path: &[u8], problem: Problem) -> Error {
     Error::Node {
-        path: path.to_vec(),
+        path: path.into(),
         problem,
     }
 }

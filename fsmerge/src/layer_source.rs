@@ -81,7 +81,7 @@ impl std::fmt::Debug for LayerSource<'_> {
 /// let layers = [LayerSource::tar(lower), LayerSource::tar(upper)];
 /// let (tree, _) = fsmerge::merge(layers, &mut contents, &Limits::default())?;
 /// for (path, _) in tree.walk() {
-///     println!("{}", path.escape_ascii());
+///     println!("{path}");
 /// }
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

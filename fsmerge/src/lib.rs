@@ -30,6 +30,7 @@ mod timestamp;
 mod tree;
 mod warning;
 
+pub use blockbox_path::BytePath;
 #[cfg(all(feature = "dir", unix))]
 pub use dir::read_dir;
 #[cfg(feature = "erofs")]

@@ -1,5 +1,7 @@
 //! Merging layers into the tree that a container sees.
 
+use blockbox_path::BytePath;
+
 use crate::arena::Arena;
 use crate::error::{Error, Problem};
 use crate::follow::followed;
@@ -54,7 +56,7 @@ impl Merged {
 /// merge.push(&lower)?;
 /// merge.push(&upper)?;
 /// for (path, id) in merge.finish().walk() {
-///     println!("{}", path.escape_ascii());
+///     println!("{path}");
 /// }
 /// # Ok::<(), fsmerge::Error>(())
 /// ```
@@ -99,14 +101,14 @@ impl Merge {
     /// is passed. The merge is of no use afterwards.
     pub fn push(&mut self, layer: &LayerTree) -> Result<(), Error> {
         let number = self.layers;
-        let wrap = |path: Vec<u8>, problem| Error::Merge {
+        let wrap = |path: BytePath, problem| Error::Merge {
             layer: number,
             path,
             problem,
         };
         let origin = u16::try_from(number).map_err(|_| {
             wrap(
-                Vec::new(),
+                BytePath::default(),
                 Problem::Limit {
                     name: "layers",
                     limit: u16::MAX.into(),
@@ -189,12 +191,12 @@ impl Push<'_> {
             }
             (None, Resolved::Node(node, _)) if arena.is_directory(node) => {
                 Err(Problem::LinkToDirectory {
-                    target: target.to_vec(),
+                    target: target.into(),
                 })
             }
             (None, Resolved::Node(node, _)) => Ok(node),
             (None, Resolved::Missing(_)) => Err(Problem::LinkTargetMissing {
-                target: target.to_vec(),
+                target: target.into(),
             }),
         }
     }

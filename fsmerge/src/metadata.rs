@@ -1,6 +1,7 @@
 //! Attributes of inodes.
 
 use crate::timestamp::Timestamp;
+use blockbox_path::escaped;
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -162,18 +163,9 @@ impl fmt::Debug for Xattrs {
         f.debug_map()
             .entries(
                 self.iter()
-                    .map(|(name, value)| (Text(name.as_slice()), Text(value.as_slice()))),
+                    .map(|(name, value)| (escaped(name), escaped(value))),
             )
             .finish()
-    }
-}
-
-/// Bytes printed as escaped text.
-struct Text<'a>(&'a [u8]);
-
-impl fmt::Debug for Text<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "\"{}\"", self.0.escape_ascii())
     }
 }
 

@@ -143,7 +143,7 @@ pub fn decode<'a>(
 
 fn unsupported(xattr: &[u8]) -> Problem {
     Problem::OverlayMark {
-        xattr: xattr.to_vec(),
+        xattr: xattr.into(),
     }
 }
 

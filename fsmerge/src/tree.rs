@@ -1,6 +1,7 @@
 //! A finished tree: compact, immutable, canonical.
 
 use crate::metadata::{DeviceNumber, Metadata};
+use blockbox_path::BytePath;
 use std::ops::Range;
 
 /// Names a node of one tree. Ids are dense, begin with the root's 0, and a directory's id is
@@ -269,8 +270,8 @@ impl Tree {
     /// let mut builder = LayerBuilder::new(&Limits::default());
     /// builder.add_path(b"etc/fifo", Metadata::new(0o600), Kind::Fifo)?;
     /// let tree = builder.finish();
-    /// let paths: Vec<Vec<u8>> = tree.walk().map(|(path, _)| path).collect();
-    /// assert_eq!(paths, [&b""[..], b"etc", b"etc/fifo"]);
+    /// let paths: Vec<_> = tree.walk().map(|(path, _)| path).collect();
+    /// assert_eq!(paths, ["", "etc", "etc/fifo"]);
     /// # Ok::<(), fsmerge::Error>(())
     /// ```
     pub fn walk(&self) -> Walk<'_> {
@@ -284,7 +285,7 @@ impl Tree {
 
     /// A path of `wanted`, the first in breadth-first order. Linear in the tree, so for messages
     /// only.
-    pub(crate) fn path_of(&self, wanted: NodeId) -> Vec<u8> {
+    pub(crate) fn path_of(&self, wanted: NodeId) -> BytePath {
         let mut names = Vec::new();
         let mut at = wanted;
         while at != NodeId::ROOT {
@@ -298,7 +299,7 @@ impl Tree {
             at = parent.unwrap_or(NodeId::ROOT);
         }
         names.reverse();
-        names.join(&b'/')
+        names.join(&b'/').into()
     }
 }
 
@@ -313,13 +314,13 @@ pub struct Walk<'a> {
 }
 
 impl Iterator for Walk<'_> {
-    type Item = (Vec<u8>, NodeId);
+    type Item = (BytePath, NodeId);
 
     fn next(&mut self) -> Option<Self::Item> {
         if !self.started {
             self.started = true;
             self.levels.push((self.tree.entries_of(NodeId::ROOT), 0));
-            return Some((Vec::new(), NodeId::ROOT));
+            return Some((BytePath::default(), NodeId::ROOT));
         }
         loop {
             let (left, parent_len) = self.levels.last_mut()?;
@@ -337,7 +338,7 @@ impl Iterator for Walk<'_> {
             if !below.is_empty() {
                 self.levels.push((below, self.path.len()));
             }
-            return Some((self.path.clone(), entry.node));
+            return Some((self.path.as_slice().into(), entry.node));
         }
     }
 }

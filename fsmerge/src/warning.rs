@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use blockbox_path::BytePath;
+
 /// A warning: something in the source that was left out of the layer.
 ///
 /// ```
@@ -14,7 +16,7 @@ use std::fmt;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Warning {
     /// The entry, as the archive has it.
-    pub path: Vec<u8>,
+    pub path: BytePath,
     /// Where the entry's header begins in the archive, in bytes. 0 where there is no archive.
     pub offset: u64,
     /// What it is.
@@ -28,12 +30,12 @@ pub enum WarningKind {
     /// An extended attribute of a namespace that Linux does not have, dropped.
     UnknownXattr {
         /// The attribute's name.
-        name: Vec<u8>,
+        name: BytePath,
     },
     /// A POSIX ACL that Linux could not read, dropped: access to the file would fail.
     MalformedAcl {
         /// The attribute's name.
-        name: Vec<u8>,
+        name: BytePath,
     },
     /// A volume label or a part of a multi-volume archive, passed over.
     Volume {
@@ -50,11 +52,10 @@ impl fmt::Display for WarningKind {
         match self {
             Self::UnknownXattr { name } => write!(
                 f,
-                "dropped the extended attribute {}, of a namespace that Linux does not have",
-                name.escape_ascii()
+                "dropped the extended attribute {name}, of a namespace that Linux does not have"
             ),
             Self::MalformedAcl { name } => {
-                write!(f, "dropped the malformed ACL {}", name.escape_ascii())
+                write!(f, "dropped the malformed ACL {name}")
             }
             Self::Volume { kind } => {
                 write!(f, "skipped an entry of type {:?}", char::from(*kind))
@@ -73,7 +74,7 @@ impl fmt::Display for Warning {
         match self.kind {
             // It belongs to no entry.
             WarningKind::LoneZeroBlock => write!(f, "byte {}: {}", self.offset, self.kind),
-            _ => write!(f, "{}: {}", self.path.escape_ascii(), self.kind),
+            _ => write!(f, "{}: {}", self.path, self.kind),
         }
     }
 }

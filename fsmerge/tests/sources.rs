@@ -80,10 +80,7 @@ fn a_directory_keeps_links_holes_attributes_and_names_that_look_like_whiteouts()
 
     let mut store = Store::default();
     let (layer, stats) = read_dir(root.path(), &mut store, &Limits::default()).unwrap();
-    let names: Vec<_> = layer
-        .walk()
-        .map(|(path, _)| String::from_utf8(path).unwrap())
-        .collect();
+    let names: Vec<_> = layer.walk().map(|(path, _)| path.to_string()).collect();
     assert_eq!(
         names,
         [
@@ -211,7 +208,7 @@ fn archives_directories_and_images_merge_in_one_call() {
     let names: Vec<_> = merged
         .walk()
         .skip(1)
-        .map(|(path, id)| (String::from_utf8(path).unwrap(), merged.layer(id)))
+        .map(|(path, id)| (path.to_string(), merged.layer(id)))
         .collect();
     let expected = [("of-image", 1), ("of-tar", 2), ("same", 1)];
     assert_eq!(

@@ -10,11 +10,12 @@ use std::path::Path;
 use crate::shell;
 
 /// The sources of the libraries whose modules are layered.
-const LAYERED: [&str; 8] = [
+const LAYERED: [&str; 9] = [
     "erofs-reader/src",
     "erofs-writer/src",
     "ext4-writer/src",
     "fsmerge/src",
+    "fsmerge/path/src",
     "fsmerge/tar/src",
     "ocipull/files/src",
     "ocipull/src",

@@ -15,8 +15,9 @@ use crate::shell;
 use crate::stages::Stages;
 
 /// The independent libraries, and the crates that some of them share.
-pub(crate) const LIBRARIES: [&str; 8] = [
+pub(crate) const LIBRARIES: [&str; 9] = [
     "blockbox-files",
+    "blockbox-path",
     "blockbox-tar",
     "erofs-reader",
     "erofs-writer",
@@ -283,6 +284,7 @@ mod tests {
         for library in LIBRARIES {
             let folder = match library {
                 "blockbox-files" => "ocipull/files",
+                "blockbox-path" => "fsmerge/path",
                 "blockbox-tar" => "fsmerge/tar",
                 "vmdk-image" => "vmdk",
                 other => other,

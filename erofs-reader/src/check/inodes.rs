@@ -276,7 +276,7 @@ impl<'a, R: ReadAt> Inodes<'a, R> {
             // A bit of 1 says that no name with this hash is there (`erofs_getxattr`).
             let bit = xxh32(&name, FILTER_SEED.wrapping_add(index.into())) & 31;
             if filter & 1_u32.wrapping_shl(bit) != 0 {
-                let what = Detail::XattrFilter(name);
+                let what = Detail::XattrFilter(name.into());
                 report.error(Some(path), inode.corrupt(inode.position(), what));
             }
         }

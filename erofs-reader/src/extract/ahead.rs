@@ -186,7 +186,7 @@ impl<R: ReadAt, W: Write> Stream<'_, '_, R, W> {
 
 fn output(path: &[u8], source: io::Error) -> Error {
     Error::Output {
-        path: path.to_vec(),
+        path: path.into(),
         source,
     }
 }

@@ -7,6 +7,7 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
+use blockbox_path::BytePath;
 use rustix::fs::{AtFlags, Gid, Mode, RawMode, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
@@ -67,7 +68,7 @@ impl NewFiles {
 pub(super) const CREATED_WITH: u16 = 0o777;
 
 /// A path and the names of its xattrs that were refused.
-pub(super) type Refused = (Vec<u8>, Vec<Vec<u8>>);
+pub(super) type Refused = (BytePath, Vec<BytePath>);
 
 /// Restores everything but the contents, in an order in which no step undoes an earlier one: a new
 /// owner clears set-user-ID bits and capabilities, an ACL changes permissions, and everything
@@ -118,7 +119,7 @@ pub(super) fn restore<R: ReadAt>(
             };
             match set {
                 Ok(()) => {}
-                Err(e) if is_refusal(e) => refused.push(name),
+                Err(e) if is_refusal(e) => refused.push(name.into()),
                 Err(e) => return Err(output(e)),
             }
         }
@@ -151,7 +152,7 @@ pub(super) fn restore<R: ReadAt>(
         To::Open(file, _) => rustix::fs::futimens(file, &times),
     }
     .map_err(output)?;
-    Ok((!refused.is_empty()).then(|| (path.to_vec(), refused)))
+    Ok((!refused.is_empty()).then(|| (path.into(), refused)))
 }
 
 /// Whether an error means that the filesystem does not store such an xattr, or that this user may

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
+use blockbox_path::BytePath;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat, mkdirat, openat};
 use rustix::io::Errno;
 
@@ -118,7 +119,7 @@ struct Names<'a, R> {
     queue: &'a Queue<'a, Job, ExtractEvent>,
     folders: Folders<'a>,
     /// The names of the next job, and their number of bytes.
-    batch: Vec<(Vec<u8>, Inode)>,
+    batch: Vec<(BytePath, Inode)>,
     bytes: u64,
     done: Extracted,
     later: Later,
@@ -129,9 +130,9 @@ struct Names<'a, R> {
 struct Later {
     /// Directories get their attributes last: a read-only directory could not be filled, and
     /// filling changes its time.
-    directories: Vec<(Vec<u8>, Inode)>,
+    directories: Vec<(BytePath, Inode)>,
     /// First names, and those that are to be linked to them.
-    links: Vec<(Arc<Vec<u8>>, Vec<u8>)>,
+    links: Vec<(Arc<BytePath>, BytePath)>,
 }
 
 impl<'a, R: ReadAt> Names<'a, R> {
@@ -155,7 +156,7 @@ impl<'a, R: ReadAt> Names<'a, R> {
 
     /// Makes every directory, and gives all other names to the threads.
     fn send_all(mut self) -> Result<(Extracted, Later), Error> {
-        let mut first: HashMap<Nid, Arc<Vec<u8>>> = HashMap::new();
+        let mut first: HashMap<Nid, Arc<BytePath>> = HashMap::new();
         for step in self.image.walk() {
             let (path, inode) = step?;
             if inode.is_dir() {
@@ -194,7 +195,7 @@ impl<'a, R: ReadAt> Names<'a, R> {
     }
 
     /// Queues a name for the threads, a large file in parts. Returns false if a thread has failed.
-    fn send(&mut self, path: Vec<u8>, inode: Inode) -> Result<bool, Error> {
+    fn send(&mut self, path: BytePath, inode: Inode) -> Result<bool, Error> {
         if inode.is_file() {
             self.terms.budget.charge(inode.size())?;
             self.done.bytes = self.done.bytes.saturating_add(inode.size());
@@ -215,7 +216,7 @@ impl<'a, R: ReadAt> Names<'a, R> {
     }
 
     /// Makes a file, and gives its pieces to several threads.
-    fn share(&mut self, path: Vec<u8>, inode: Inode) -> Result<bool, Error> {
+    fn share(&mut self, path: BytePath, inode: Inode) -> Result<bool, Error> {
         let file = create(&mut self.folders, &path, &inode)?;
         let large = Arc::new(Large { file, inode, path });
         let of_path = |e: Error| e.of_path(&large.path);
@@ -243,7 +244,7 @@ impl Later {
         let skipped: BTreeSet<_> = done.skipped.iter().cloned().collect();
         let (mut from, mut to) = (Folders::new(root), Folders::new(root));
         for (first, path) in &self.links {
-            if skipped.contains(&**first) {
+            if skipped.contains(first.as_bytes()) {
                 done.skipped.push(path.clone());
                 continue;
             }

@@ -9,6 +9,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use blockbox_path::BytePath;
 use rustix::fs::{Mode, OFlags, RawMode, openat, symlinkat};
 
 use super::attributes::{CREATED_WITH, NewFiles, Refused, To, restore};
@@ -25,7 +26,7 @@ use crate::read_at::ReadAt;
 /// A job for a thread.
 pub(super) enum Job {
     /// Names to create, with contents and attributes. None is a directory.
-    Names(Vec<(Vec<u8>, Inode)>),
+    Names(Vec<(BytePath, Inode)>),
     /// A part of a large file.
     Pieces(Arc<Large>, Vec<Piece>),
 }
@@ -33,14 +34,14 @@ pub(super) enum Job {
 /// An event to report for an extracted name.
 pub(super) enum ExtractEvent {
     Refused(Refused),
-    Skipped(Vec<u8>),
+    Skipped(BytePath),
 }
 
 /// A file that was made, and that several threads write to.
 pub(super) struct Large {
     pub(super) file: File,
     pub(super) inode: Inode,
-    pub(super) path: Vec<u8>,
+    pub(super) path: BytePath,
 }
 
 /// The state of a thread.
@@ -124,7 +125,7 @@ impl<'a, R: ReadAt> Worker<'a, R> {
         } else {
             match make_node(dir, name, inode) {
                 Err(e) if e.kind() == io::ErrorKind::Unsupported => {
-                    return Ok(Some(ExtractEvent::Skipped(path.to_vec())));
+                    return Ok(Some(ExtractEvent::Skipped(path.into())));
                 }
                 made => made.map_err(output)?,
             }

@@ -26,6 +26,8 @@ pub use tar::{TarOptions, extract_to_tar};
 #[cfg(unix)]
 pub use terms::DirOptions;
 
+use blockbox_path::BytePath;
+
 /// The result of an extraction.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -35,8 +37,8 @@ pub struct Extracted {
     /// The number of bytes of file contents written, holes included.
     pub bytes: u64,
     /// Paths that were skipped because the destination cannot hold files of their type.
-    pub skipped: Vec<Vec<u8>>,
+    pub skipped: Vec<BytePath>,
     /// Paths whose xattrs the destination rejected, with the names of these xattrs, ordered by
     /// path.
-    pub refused_xattrs: Vec<(Vec<u8>, Vec<Vec<u8>>)>,
+    pub refused_xattrs: Vec<(BytePath, Vec<BytePath>)>,
 }

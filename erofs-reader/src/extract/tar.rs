@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io::Write;
 
+use blockbox_path::BytePath;
 use blockbox_tar::encode::{Header, NAME_BYTES, Records, pad};
 use blockbox_tar::{BLOCK, Timestamp};
 
@@ -131,7 +132,7 @@ struct Entries<'e, 'a, 'i, R, W> {
     stream: &'e mut Stream<'a, 'i, R, W>,
     budget: Budget,
     /// Where the inodes with several names were written.
-    written: HashMap<Nid, Vec<u8>>,
+    written: HashMap<Nid, BytePath>,
     done: Extracted,
 }
 

@@ -96,7 +96,7 @@ pub(super) struct Terms<'a> {
 
 pub(super) fn at(path: &[u8], source: io::Error) -> Error {
     Error::Output {
-        path: path.to_vec(),
+        path: path.into(),
         source,
     }
 }

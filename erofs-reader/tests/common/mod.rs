@@ -218,11 +218,10 @@ pub(crate) fn our_walk<R: ReadAt>(image: &Image<R>) -> Walk {
     for step in image.walk() {
         let (path, inode) = step.unwrap();
         if !inode.is_dir() {
-            names.entry(inode.nid()).or_default().push(path.clone());
+            names.entry(inode.nid()).or_default().push(path.to_vec());
         }
-        let entry =
-            entry(image, &inode).unwrap_or_else(|e| panic!("/{}: {e}", path.escape_ascii()));
-        assert!(found.insert(path, entry).is_none());
+        let entry = entry(image, &inode).unwrap_or_else(|e| panic!("/{path}: {e}"));
+        assert!(found.insert(path.into(), entry).is_none());
     }
     for mut names in names.into_values().filter(|names| names.len() > 1) {
         names.sort();

@@ -63,7 +63,7 @@ impl<W: Write + Seek> Builder<W> {
     pub(crate) fn check_complete(&self) -> Result<(), Error> {
         let mut inodes = (0..).zip(&self.tree.inodes);
         match inodes.find(|(_, inode)| inode.flags.later) {
-            Some((index, _)) => Err(Error::NoContents(self.tree.path(index))),
+            Some((index, _)) => Err(Error::NoContents(self.tree.path(index).into())),
             None => Ok(()),
         }
     }

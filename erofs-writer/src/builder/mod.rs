@@ -419,7 +419,7 @@ impl<W: Write + Seek> Builder<W> {
         let target = self.index(target)?;
         if self.tree.inodes[target as usize].is_dir() {
             return Err(Error::LinkToDirectory {
-                path: self.tree.path(target),
+                path: self.tree.path(target).into(),
             });
         }
         self.tree.link(parent, name, target);

@@ -2,6 +2,8 @@
 
 use std::io::{Seek, Write};
 
+use blockbox_path::BytePath;
+
 use super::Builder;
 use crate::error::Error;
 use crate::format::{S_IFDIR, S_IFLNK};
@@ -47,9 +49,7 @@ impl<W: Write + Seek> Builder<W> {
                 Node::Directory => self
                     .set_metadata(self.root(), metadata)
                     .map(|()| self.root()),
-                _ => Err(Error::AlreadyExists {
-                    path: path.to_vec(),
-                }),
+                _ => Err(Error::AlreadyExists { path: path.into() }),
             };
         };
         match self.tree.find(parent, name) {
@@ -83,9 +83,7 @@ impl<W: Write + Seek> Builder<W> {
     pub fn link_path(&mut self, path: &[u8], target: NodeId) -> Result<(), Error> {
         match self.make_parents(path)? {
             Some((parent, name)) => self.link(self.node(parent), name, target),
-            None => Err(Error::AlreadyExists {
-                path: path.to_vec(),
-            }),
+            None => Err(Error::AlreadyExists { path: path.into() }),
         }
     }
 
@@ -117,9 +115,7 @@ impl<W: Write + Seek> Builder<W> {
         node: Node,
     ) -> Result<NodeId, Error> {
         let Some((parent, name)) = self.make_parents(path)? else {
-            return Err(Error::AlreadyExists {
-                path: path.to_vec(),
-            });
+            return Err(Error::AlreadyExists { path: path.into() });
         };
         self.tree.check_new(parent, name)?;
         let inode = self.inode(parent, name, &metadata, &node)?;
@@ -147,23 +143,19 @@ impl<W: Write + Seek> Builder<W> {
     ///
     /// [`Error::NotFound`]; [`Error::InvalidName`] for the root; [`Error::SymlinkLoop`].
     pub fn remove(&mut self, path: &[u8]) -> Result<(), Error> {
-        let not_found = || Error::NotFound {
-            path: path.to_vec(),
-        };
+        let not_found = || Error::NotFound { path: path.into() };
         let mut names: Vec<&[u8]> = components(path).collect();
         let Some(name) = names.pop() else {
             return Err(Error::InvalidName {
-                directory: b"/".to_vec(),
-                name: Vec::new(),
+                directory: "/".into(),
+                name: BytePath::default(),
             });
         };
         let parent = match self.tree.walk(&names, true) {
             Walked::Node(parent) => parent,
             Walked::Missing => return Err(not_found()),
             Walked::Loop => {
-                return Err(Error::SymlinkLoop {
-                    path: path.to_vec(),
-                });
+                return Err(Error::SymlinkLoop { path: path.into() });
             }
         };
         self.tree.remove(parent, name).ok_or_else(not_found)
@@ -217,8 +209,8 @@ impl<W: Write + Seek> Builder<W> {
         };
         if let Some(at) = names.iter().position(|&name| name == b"..") {
             return Err(Error::InvalidName {
-                directory: [&b"/"[..], &names[..at].join(&b'/')].concat(),
-                name: b"..".to_vec(),
+                directory: [&b"/"[..], &names[..at].join(&b'/')].concat().into(),
+                name: "..".into(),
             });
         }
         let mut steps = Steps::new(&names);
@@ -238,11 +230,9 @@ impl<W: Write + Seek> Builder<W> {
             };
             if !steps.enter(&self.tree, found) {
                 return Err(match steps.followed > SYMLINKS_MAX {
-                    true => Error::SymlinkLoop {
-                        path: path.to_vec(),
-                    },
+                    true => Error::SymlinkLoop { path: path.into() },
                     false => Error::NotADirectory {
-                        path: self.tree.path(found),
+                        path: self.tree.path(found).into(),
                     },
                 });
             }

@@ -47,7 +47,10 @@ fn stack(block_size: u32) -> Stack {
                 _ => 0,
             };
             assert!(extents.len() <= 1);
-            data.insert(path, FileData::on_device(device, block, inode.size()));
+            data.insert(
+                path.into_bytes(),
+                FileData::on_device(device, block, inode.size()),
+            );
         }
     }
     let mut model = lower;

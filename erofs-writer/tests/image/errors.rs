@@ -306,3 +306,12 @@ fn epoch_of_a_full_second_of_nanoseconds_is_refused() {
         Err(Error::Epoch(1_000_000_000))
     ));
 }
+
+#[test]
+fn debug_of_an_error_shows_its_path_as_text() {
+    let error = Error::NotFound {
+        path: b"usr/l\xff".into(),
+    };
+    assert_eq!(format!("{error:?}"), r#"NotFound { path: "usr/l\xff" }"#);
+    assert_eq!(error.to_string(), r"'usr/l\xff' does not exist");
+}

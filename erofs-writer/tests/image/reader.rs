@@ -61,14 +61,14 @@ pub(crate) fn read(image: &[u8], devices: Vec<&[u8]>) -> Tree {
             FileType::Fifo => Spec::Fifo,
             FileType::Socket => Spec::Socket,
         };
-        let first_name = names.entry(inode.nid()).or_insert_with(|| path.clone());
+        let first_name = names.entry(inode.nid()).or_insert_with(|| path.to_vec());
         let seen = Seen {
             meta,
             spec,
             nlink: inode.nlink(),
             first_name: first_name.clone(),
         };
-        tree.insert(path, seen);
+        tree.insert(path.into(), seen);
     }
     // The walk goes through directories, not through paths in order of their bytes.
     let mut firsts: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();

@@ -3,6 +3,8 @@
 use std::collections::{HashMap, HashSet};
 use std::io::{self, Read, Seek, Write};
 
+use blockbox_path::BytePath;
+
 use super::{Inode, Reader};
 use crate::volume::corrupt;
 use crate::{Builder, Error, Kind, NodeId, Ranges};
@@ -46,7 +48,7 @@ impl<W: Write + Seek> Builder<W> {
         let mut links = HashMap::new();
         // A directory with two names could contain itself.
         let mut seen = HashSet::from([root.number()]);
-        let mut pending = vec![(root, self.root(), Vec::new())];
+        let mut pending = vec![(root, self.root(), BytePath::default())];
         while let Some((directory, parent, path)) = pending.pop() {
             let mut names = from.read_dir(&directory)?;
             names.sort_unstable();
@@ -54,7 +56,7 @@ impl<W: Write + Seek> Builder<W> {
                 let path = match &path[..] {
                     [] if name == LOST_AND_FOUND => continue,
                     [] => name.clone(),
-                    path => [path, b"/", &name].concat(),
+                    path => [path, b"/", &name].concat().into(),
                 };
                 if without.contains(&&path[..]) {
                     continue;

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Seek};
 
+use blockbox_path::BytePath;
 use zerocopy::FromBytes;
 
 use super::{Inode, Reader};
@@ -24,7 +25,7 @@ impl<R: Read + Seek> Reader<R> {
     ///
     /// let reader = Reader::open(std::fs::File::open("disk.ext4")?)?;
     /// for (name, _) in reader.read_dir(&reader.root()?)? {
-    ///     println!("{}", name.escape_ascii());
+    ///     println!("{name}");
     /// }
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -32,7 +33,7 @@ impl<R: Read + Seek> Reader<R> {
     /// # Errors
     ///
     /// [`Error::Corrupt`] where it is damaged, or not a directory; [`Error::Output`].
-    pub fn read_dir(&self, inode: &Inode) -> Result<Vec<(Vec<u8>, u32)>, Error> {
+    pub fn read_dir(&self, inode: &Inode) -> Result<Vec<(BytePath, u32)>, Error> {
         if inode.kind() != Kind::Directory {
             return Err(corrupt("ext4_inode", inode.offset));
         }
@@ -64,7 +65,7 @@ impl<R: Read + Seek> Reader<R> {
 /// Appends the entries of a block, and returns the tail with their checksum; `None` where they do
 /// not fill the block. The nodes of a hash tree look like one unused entry that fills it, and have
 /// their checksums elsewhere.
-fn parse(mut rest: &[u8], names: &mut Vec<(Vec<u8>, u32)>) -> Option<Option<DirEntryTail>> {
+fn parse(mut rest: &[u8], names: &mut Vec<(BytePath, u32)>) -> Option<Option<DirEntryTail>> {
     while !rest.is_empty() {
         if let Ok(tail) = DirEntryTail::read_from_bytes(rest)
             && tail.det_reserved_zero1.get() == 0
@@ -86,7 +87,7 @@ fn parse(mut rest: &[u8], names: &mut Vec<(Vec<u8>, u32)>) -> Option<Option<DirE
         if name.is_empty() || name.contains(&0) || name.contains(&b'/') {
             return None;
         }
-        names.push((name.to_vec(), entry.inode.get()));
+        names.push((name.into(), entry.inode.get()));
     }
     Some(None)
 }

@@ -9,6 +9,7 @@ use crate::metadata::{DeviceNumber, Metadata};
 use crate::path;
 use crate::resolve::{Left, Resolved, resolve};
 use crate::tree::{Body, DataId, Kind, NodeId};
+use blockbox_path::BytePath;
 use blockbox_tar::What;
 use std::collections::{BTreeSet, HashMap};
 
@@ -264,7 +265,7 @@ impl Ingest {
         match self.find(target)? {
             Resolved::Node(node, _) if self.arena.is_directory(node) => {
                 Err(Problem::LinkToDirectory {
-                    target: target.to_vec(),
+                    target: target.into(),
                 })
             }
             Resolved::Node(node, _) => self.arena.set(parent, name, node),
@@ -324,7 +325,7 @@ impl Ingest {
             let whiteout = arena
                 .node(Metadata::new(0), Kind::Whiteout)
                 .map_err(|problem| Error::Node {
-                    path: Vec::new(),
+                    path: BytePath::default(),
                     problem,
                 })?;
             whiteouts.insert(node, whiteout);
@@ -343,14 +344,14 @@ impl Ingest {
         let mut targets: HashMap<NodeId, NodeId> = HashMap::new();
         for link in &pending {
             let at = |problem| Error::Entry {
-                path: link.path.clone(),
+                path: link.path.clone().into(),
                 offset: link.offset,
                 problem,
             };
             match self.find(&link.target).map_err(at)? {
                 Resolved::Node(node, _) if self.arena.is_directory(node) => {
                     return Err(at(Problem::LinkToDirectory {
-                        target: link.target.clone(),
+                        target: link.target.clone().into(),
                     }));
                 }
                 Resolved::Node(node, _) if node != link.node => {

@@ -81,7 +81,7 @@ fn read<R: BufRead, S: Sink>(
     {
         stats.entries += 1;
         let at = |problem| Error::Entry {
-            path: entry.path.clone(),
+            path: entry.path.clone().into(),
             offset: entry.offset,
             problem,
         };
@@ -117,7 +117,10 @@ fn read<R: BufRead, S: Sink>(
                 if let Some(failure) = reader.source.take_failure() {
                     return Err(Error::from(failure).into());
                 }
-                data = Some(result.map_err(|source| ReadError::Sink { path, source })?);
+                data = Some(result.map_err(|source| ReadError::Sink {
+                    path: path.into(),
+                    source,
+                })?);
                 reader.source.skip(unread).map_err(Error::from)?;
                 stats.files += 1;
                 stats.content_bytes = stats.content_bytes.saturating_add(map.size);
@@ -129,7 +132,7 @@ fn read<R: BufRead, S: Sink>(
         ingest
             .add(&place, attributes, &entry.what, data, entry.offset)
             .map_err(|problem| Error::Entry {
-                path: entry.path,
+                path: entry.path.into(),
                 offset: entry.offset,
                 problem,
             })?;

@@ -37,7 +37,11 @@ impl Stats {
         self.warning_count += 1;
         if self.warnings.len() < limits.warnings {
             let path = path.to_vec();
-            self.warnings.push(Warning { path, offset, kind });
+            self.warnings.push(Warning {
+                path: path.into(),
+                offset,
+                kind,
+            });
         }
     }
 }

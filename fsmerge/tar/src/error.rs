@@ -2,6 +2,8 @@
 
 use std::io;
 
+use blockbox_path::BytePath;
+
 /// Why an archive cannot be read further.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -24,10 +26,10 @@ pub enum Error {
         offset: u64,
     },
     /// An entry breaks a rule.
-    #[error("{} (archive byte {offset}): {problem}", path.escape_ascii())]
+    #[error("{path} (archive byte {offset}): {problem}")]
     Entry {
         /// The entry's path as the archive has it; for a damaged header what could be read of it.
-        path: Vec<u8>,
+        path: BytePath,
         /// Where the entry's header begins, in bytes.
         offset: u64,
         /// The rule.
@@ -57,10 +59,10 @@ pub enum Problem {
         at: usize,
     },
     /// The value of an extended attribute cannot be decoded.
-    #[error("malformed value of the PAX record {}", key.escape_ascii())]
+    #[error("malformed value of the PAX record {key}")]
     PaxValue {
         /// The record's keyword.
-        key: Vec<u8>,
+        key: BytePath,
     },
     /// A sparse file's map is malformed, not ascending, or does not fit its contents.
     #[error("malformed map of a sparse file")]

@@ -11,6 +11,7 @@ mod source;
 mod sparse;
 mod writer;
 
+pub use blockbox_path::BytePath;
 pub use error::{Error, Problem};
 pub use limits::Limits;
 pub use pax::Timestamp;

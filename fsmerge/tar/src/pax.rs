@@ -98,7 +98,9 @@ impl Pax {
         let mut found = BTreeMap::new();
         for (key, value) in &self.records {
             if let Some(name) = key.strip_prefix(LIBARCHIVE) {
-                let bad = || Problem::PaxValue { key: key.clone() };
+                let bad = || Problem::PaxValue {
+                    key: key.clone().into(),
+                };
                 let name = url_decoded(name).ok_or_else(bad)?;
                 let value = base64_decoded(value).ok_or_else(bad)?;
                 found.insert(name, value);

@@ -7,6 +7,7 @@ use crate::pax::{Pax, Timestamp};
 use crate::source::Source;
 use crate::sparse::{self, Format, Map};
 use ::tar::Header;
+use blockbox_path::BytePath;
 use std::collections::BTreeMap;
 use std::io::BufRead;
 
@@ -79,7 +80,7 @@ pub struct Attributes {
 #[derive(Debug)]
 pub struct Remark {
     /// The name in its header.
-    pub path: Vec<u8>,
+    pub path: BytePath,
     /// Where its header begins, in bytes.
     pub offset: u64,
     /// What it is.
@@ -155,7 +156,7 @@ impl<R: BufRead> Reader<R> {
             let header = Header::from_byte_slice(&block);
             let offset = *extended.offset.get_or_insert(here);
             let at = |problem| Error::Entry {
-                path: header::name(header),
+                path: header::name(header).into(),
                 offset,
                 problem,
             };
@@ -189,7 +190,7 @@ impl<R: BufRead> Reader<R> {
                 // Volume label, continuation of another volume's file, long names of before "L".
                 kind @ (b'V' | b'M' | b'N') => {
                     remark(Remark {
-                        path: header::name(header),
+                        path: header::name(header).into(),
                         offset: here,
                         kind: RemarkKind::Volume { kind },
                     });
@@ -211,7 +212,7 @@ impl<R: BufRead> Reader<R> {
             Ok(None) => {}
             Ok(Some(_)) | Err(Error::Truncated { .. }) => {
                 remark(Remark {
-                    path: Vec::new(),
+                    path: BytePath::default(),
                     offset,
                     kind: RemarkKind::LoneZeroBlock,
                 });
@@ -254,7 +255,7 @@ impl<R: BufRead> Reader<R> {
                 pax,
             }),
             Err(problem) => Err(Error::Entry {
-                path,
+                path: path.into(),
                 offset,
                 problem,
             }),

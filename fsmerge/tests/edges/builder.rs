@@ -17,7 +17,7 @@ fn add(builder: &mut LayerBuilder, path: &str, kind: Kind<'_>) -> BuilderNodeId 
 
 fn problem<T: std::fmt::Debug>(result: Result<T, Error>) -> (String, Problem) {
     match result.unwrap_err() {
-        Error::Node { path, problem } => (String::from_utf8(path).unwrap(), problem),
+        Error::Node { path, problem } => (path.to_string(), problem),
         other => panic!("{other}"),
     }
 }

@@ -202,7 +202,7 @@ fn as_walk(merged: &Merged, store: &Store, scratch: &Path) -> Walk {
         };
         let first = first_names
             .entry(id)
-            .or_insert_with(|| path.clone())
+            .or_insert_with(|| path.to_vec())
             .clone();
         let attributes = merged.metadata(id);
         let entry = testkit::Entry {
@@ -214,7 +214,7 @@ fn as_walk(merged: &Merged, store: &Store, scratch: &Path) -> Walk {
             xattrs: attributes.xattrs.iter().cloned().collect(),
             first_name: (merged.nlink(id) > 1 && !merged.kind(id).is_directory()).then_some(first),
         };
-        all.insert(path, entry);
+        all.insert(path.into(), entry);
     }
     all
 }

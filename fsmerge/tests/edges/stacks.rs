@@ -335,7 +335,7 @@ proptest! {
         let names: Vec<String> = merged
             .walk()
             .skip(1)
-            .map(|(path, _)| String::from_utf8(path).unwrap())
+            .map(|(path, _)| path.to_string())
             .collect();
         prop_assert_eq!(&names, &in_walk_order(model.keys()));
         let mut nodes: BTreeMap<&Origin, Vec<NodeId>> = BTreeMap::new();
@@ -444,14 +444,13 @@ fn dump(tar: &[u8]) -> Vec<String> {
 }
 
 /// One name with all that belongs to it, but for where its contents are.
-fn node(layer: &fsmerge::LayerTree, path: Vec<u8>, id: NodeId) -> String {
+fn node(layer: &fsmerge::LayerTree, path: fsmerge::BytePath, id: NodeId) -> String {
     let kind = match layer.kind(id) {
         Kind::File { size, .. } => format!("file of {size}"),
         kind => format!("{kind:?}"),
     };
     format!(
-        "{} {id:?} {} {kind} {:?}",
-        path.escape_ascii(),
+        "{path} {id:?} {} {kind} {:?}",
         layer.nlink(id),
         layer.metadata(id)
     )

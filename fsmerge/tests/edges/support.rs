@@ -55,7 +55,7 @@ impl Store {
 
     /// The tree, a line for each name but the root.
     pub(crate) fn lines(&self, tree: &Tree) -> Vec<String> {
-        let line = |(path, id): (Vec<u8>, NodeId)| {
+        let line = |(path, id): (fsmerge::BytePath, NodeId)| {
             let path = path.escape_ascii();
             let links = match (tree.kind(id), tree.nlink(id)) {
                 (Kind::Directory { .. }, _) | (_, 1) => String::new(),

@@ -38,7 +38,7 @@ fn xattrs_of_both_spellings_are_decoded_and_unknown_namespaces_dropped() {
     );
     assert_eq!(stats.warning_count, 3);
     let dropped = WarningKind::UnknownXattr {
-        name: b"com.apple.quarantine".to_vec(),
+        name: "com.apple.quarantine".into(),
     };
     assert_eq!(stats.warnings[0].kind, dropped);
     assert_eq!(stats.warnings[0].path, b"f");

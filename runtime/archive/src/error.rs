@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use blockbox_tar::BytePath;
+
 /// The result type of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -25,10 +27,10 @@ pub enum Error {
     #[error("cannot write the archive")]
     Output(#[source] io::Error),
     /// An entry of the archive cannot be unpacked.
-    #[error("{}: {problem}", name.escape_ascii())]
+    #[error("{name}: {problem}")]
     Entry {
         /// The entry's name.
-        name: Vec<u8>,
+        name: BytePath,
         /// The reason.
         problem: Problem,
     },

@@ -140,7 +140,7 @@ impl<W: Write> Packer<W> {
             if let Some(inner) = self.node(node, Some(device))? {
                 if levels.len() >= MAX_DEPTH {
                     return Err(Error::Entry {
-                        name: inner.name,
+                        name: inner.name.into(),
                         problem: Problem::Depth,
                     });
                 }

@@ -125,7 +125,7 @@ struct Unpacker<'a> {
 impl Unpacker<'_> {
     fn entry<R: BufRead>(&mut self, entry: &Entry, source: &mut Source<R>) -> Result<()> {
         let fail = |problem| Error::Entry {
-            name: entry.path.clone(),
+            name: entry.path.clone().into(),
             problem,
         };
         let mut names = components(&entry.path).map_err(fail)?;

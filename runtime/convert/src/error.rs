@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use fsmerge::BytePath;
+
 /// The result type of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -203,10 +205,10 @@ pub enum Error {
     #[error("cannot read the archive")]
     Archive(#[source] blockbox_tar::Error),
     /// An entry of an archive cannot be copied.
-    #[error("{}: {problem}", name.escape_ascii())]
+    #[error("{name}: {problem}")]
     Entry {
         /// The entry's name.
-        name: Vec<u8>,
+        name: BytePath,
         /// The reason.
         problem: CopyProblem,
     },

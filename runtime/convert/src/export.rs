@@ -27,7 +27,7 @@ pub fn folder(image: &File, path: &Path, folder: &[u8], out: impl Write) -> Resu
         .find(|(name, _)| name == folder);
     let missing = || {
         let path = folder.to_vec();
-        ext4_writer::Error::NotFound { path }
+        ext4_writer::Error::NotFound { path: path.into() }
     };
     let (_, top) = top.ok_or_else(missing).map_err(failed(path))?;
     let mut export = Export {
@@ -45,7 +45,7 @@ pub fn folder(image: &File, path: &Path, folder: &[u8], out: impl Write) -> Resu
         let before = pending.len();
         for (name, number) in entries {
             let mut path: Vec<u8> = above.clone();
-            path.extend(&name);
+            path.extend_from_slice(&name);
             if export.entry(path.clone(), number)? {
                 path.push(b'/');
                 pending.push((path, number));

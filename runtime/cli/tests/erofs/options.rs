@@ -71,7 +71,7 @@ fn the_superblock_has_the_uuid_the_label_and_the_build_time() {
     };
     let mtime = ["--mtime", "1500000000"];
     let (derived, label, made) = build(&mtime, None);
-    assert_eq!((label, made), (Vec::new(), 1_500_000_000));
+    assert_eq!((label, made), ("".into(), 1_500_000_000));
     assert_eq!(derived[6] >> 4, 8);
     assert_eq!(build(&mtime, Some("1600000000")).2, 1_600_000_000);
     let given = [

@@ -55,7 +55,7 @@ fn reader_walk(source: impl erofs_reader::ReadAt) -> Walk {
             first_names
                 .entry(inode.nid())
                 .or_default()
-                .push(path.clone());
+                .push(path.to_vec());
         }
         let entry = Entry {
             kind,
@@ -66,7 +66,7 @@ fn reader_walk(source: impl erofs_reader::ReadAt) -> Walk {
             xattrs: image.xattrs(&inode).unwrap().into_iter().collect(),
             first_name: None,
         };
-        found.insert(path, entry);
+        found.insert(path.into(), entry);
     }
     for mut names in first_names.into_values().filter(|names| names.len() > 1) {
         names.sort();

@@ -108,10 +108,8 @@ impl<'t, 'c, 's, W: Write> Archive<'t, 'c, 's, W> {
             }
             let base = path.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
             if base.starts_with(b".wh.") {
-                let error = format!(
-                    "{}: in a layer, names that begin with .wh. mark removed files",
-                    path.escape_ascii()
-                );
+                let error =
+                    format!("{path}: in a layer, names that begin with .wh. mark removed files");
                 let error = io::Error::new(io::ErrorKind::InvalidData, error);
                 return Err(Error::Output(error));
             }

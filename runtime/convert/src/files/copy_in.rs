@@ -129,7 +129,7 @@ struct Changed<'a, 's> {
 impl Changed<'_, '_> {
     fn entry(&mut self, entry: &Entry, data: Option<DataId>) -> Result<()> {
         let fail = |problem| Error::Entry {
-            name: entry.path.clone(),
+            name: entry.path.clone().into(),
             problem,
         };
         let name = normalised(&entry.path).map_err(fail)?;

@@ -79,7 +79,7 @@ pub(super) fn write(
                 } => {
                     let opened = contents.open(data).map_err(|source| {
                         failed(ext4_writer::Error::Contents {
-                            name: name.to_vec(),
+                            name: name.into(),
                             source,
                         })
                     })?;

@@ -27,7 +27,7 @@ pub(super) fn read<'a>(upper: &'a Upper, contents: &mut ContentStore<'a>) -> Res
     let refused = |source| Error::layer(&path.display().to_string(), source);
     let node = |name: &[u8], problem| {
         refused(fsmerge::Error::Node {
-            path: name.to_vec(),
+            path: name.into(),
             problem,
         })
     };

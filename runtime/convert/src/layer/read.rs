@@ -6,7 +6,7 @@ use std::path::Path;
 
 use erofs_reader::{Buffered, Extent, Inode, ReadAt, Source};
 use erofs_writer::{Builder, DeviceId, FileData};
-use fsmerge::{DataId, LayerTree, Limits, ReadError};
+use fsmerge::{BytePath, DataId, LayerTree, Limits, ReadError};
 
 use super::pieces::{self, Piece};
 use crate::error::{Error, Result};
@@ -41,7 +41,7 @@ pub(crate) fn tree<R: ReadAt>(
             problem,
         }) => Error::NotALayer {
             path: path.to_owned(),
-            name: format!("/{}", name.escape_ascii()),
+            name: format!("/{name}"),
             problem,
         },
         ReadError::Layer(source) => Error::layer(&path.display().to_string(), source),
@@ -89,7 +89,7 @@ impl<W: Write + Seek> Reading<'_, W> {
             .address(inode.size(), extents)?
             .ok_or_else(|| Error::NotAddressable {
                 path: self.path.to_owned(),
-                name: name.escape_ascii().to_string(),
+                name: BytePath::from(name).to_string(),
             })?;
         self.files.push(data);
         Ok(Some(DataId(self.files.len() as u64 - 1)))

@@ -485,7 +485,7 @@ impl<'i> Tree<'i> {
                 let opened = self.contents.open(data);
                 let StoredContent { mut ranges, data } =
                     opened.map_err(|source| ext4_writer::Error::Contents {
-                        name: name.to_vec(),
+                        name: name.into(),
                         source,
                     })?;
                 let end = size.saturating_add(tail.len() as u64);

@@ -149,7 +149,7 @@ impl<R: ReadAt> Tree<R> {
                 None => self.image.inode(nid).map_err(errno)?.file_type(),
             };
             entries.push(DirEntryOf {
-                name,
+                name: name.into(),
                 node: self.node(nid),
                 kind: kind(file_type),
             });
