@@ -25,6 +25,9 @@ impl Gc {
 
 /// Prints what was removed.
 pub(super) fn print(collected: &Collected, format: &Output) -> anyhow::Result<()> {
+    for user in &collected.unknown_use {
+        eprintln!("warning: all images are kept: the record of {user} cannot be read");
+    }
     match format {
         Output::Json => return print_json(collected),
         Output::Template(template) => return print_each(template, &[collected]),

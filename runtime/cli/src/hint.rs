@@ -1,5 +1,8 @@
 //! Hints for the errors of the libraries, which know nothing of commands: what to type next.
 
+use std::ffi::OsStr;
+use std::path::Path;
+
 use blockbox::vmm::hypervisor::Verdict;
 use blockbox::vmm::{HostReport, VmmError};
 use blockbox::{Error, ImageUser, NoMemory, convert, kernel, store};
@@ -15,6 +18,12 @@ pub(super) fn print(error: &anyhow::Error) {
 pub(super) fn text(error: &anyhow::Error) -> String {
     let hint = hint(error).map_or_else(String::new, |hint| format!(": {hint}"));
     mask::masked(format!("{error:#}{hint}"))
+}
+
+/// Returns an error of the store with its causes, and a hint.
+pub(super) fn with_causes(error: &store::Error) -> String {
+    let hint = of_store(error).map_or_else(String::new, |hint| format!(": {hint}"));
+    mask::masked(format!("{}{hint}", blockbox::vmm::with_causes(error)))
 }
 
 /// Returns a hint for an error, if a command or a setting solves it.
@@ -86,11 +95,28 @@ fn of_store(error: &store::Error) -> Option<String> {
             "unless a later blockbox has used this store, `echo {current} > {}` puts it back",
             path.display()
         ),
+        store::Error::SandboxRecord { path, .. } | store::Error::RecordVersion { path, .. }
+            if folder_of(path, 2) == Some("sandboxes".as_ref()) =>
+        {
+            let name = folder_of(path, 1)?.display();
+            format!("`blockbox rm -f {name}` removes the sandbox")
+        }
+        store::Error::SnapshotRecord { path, .. } | store::Error::RecordVersion { path, .. }
+            if folder_of(path, 2) == Some("snapshots".as_ref()) =>
+        {
+            let name = folder_of(path, 1)?.display();
+            format!("`blockbox snapshot rm -f {name}` removes the snapshot")
+        }
         store::Error::References { .. } => {
             "`blockbox image verify --repair` writes it again of what can be read of it; the images are there".into()
         }
         _ => return None,
     })
+}
+
+/// Returns the name of a folder that a file is in; 1 is the nearest.
+fn folder_of(path: &Path, level: usize) -> Option<&OsStr> {
+    path.ancestors().nth(level)?.file_name()
 }
 
 fn of_conversion(error: &convert::Error) -> Option<String> {
@@ -115,10 +141,16 @@ fn of_conversion(error: &convert::Error) -> Option<String> {
 fn of_sandbox(error: &Error) -> Option<String> {
     Some(match error {
         Error::Convert(error) => return of_conversion(error),
+        Error::Store(error) => return of_store(error),
         Error::Vmm(error) => return of_vmm(error),
         Error::ImageInUse { user, .. } => match user {
             ImageUser::Sandbox(name) => format!("`blockbox rm {name}` first"),
             ImageUser::Snapshot(name) => format!("`blockbox snapshot rm {name}` first"),
+            _ => return None,
+        },
+        Error::UseUnknown { user, .. } => match user {
+            ImageUser::Sandbox(name) => format!("`blockbox rm -f {name}` removes it"),
+            ImageUser::Snapshot(name) => format!("`blockbox snapshot rm -f {name}` removes it"),
             _ => return None,
         },
         Error::NoSnapshot(_) => "`blockbox snapshot ls` lists them".into(),

@@ -12,6 +12,7 @@ mod convert;
 mod copy;
 mod cp;
 mod create;
+mod damaged;
 mod df;
 mod diff;
 mod disk;

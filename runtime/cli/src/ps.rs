@@ -5,10 +5,11 @@ use std::io::Write;
 
 use blockbox::Sandbox;
 use blockbox::state::{Info, Status};
-use blockbox::store::Store;
+use blockbox::store::{Damaged, Store};
 use clap::Args;
 use serde::Serialize;
 
+use super::damaged;
 use super::network::published;
 use super::output::{Table, bytes, print_json};
 use super::template::{Output, print_each};
@@ -44,7 +45,7 @@ enum Filter {
 }
 
 fn filter(text: &str) -> Result<Filter, String> {
-    let states = "created, starting, running, stopping, exited or failed";
+    let states = "created, starting, running, stopping, exited, failed or damaged";
     let (key, value) = text
         .split_once('=')
         .ok_or("use name=…, id=…, label=… or status=…")?;
@@ -63,9 +64,12 @@ fn filter(text: &str) -> Result<Filter, String> {
     }
 }
 
-const STATES: [&str; 6] = [
-    "created", "starting", "running", "stopping", "exited", "failed",
+const STATES: [&str; 7] = [
+    "created", "starting", "running", "stopping", "exited", "failed", DAMAGED,
 ];
+
+/// The status of a sandbox whose records cannot be read.
+const DAMAGED: &str = "damaged";
 
 impl Filter {
     fn matches(&self, info: &Info) -> bool {
@@ -80,10 +84,18 @@ impl Filter {
             Self::Status(status) => info.state.status.name() == status,
         }
     }
+
+    fn matches_damaged(&self, damaged: &Damaged) -> bool {
+        match self {
+            Self::Name(part) => damaged.name.contains(part.as_str()),
+            Self::Id(_) | Self::Label(..) => false,
+            Self::Status(status) => status == DAMAGED,
+        }
+    }
 }
 
 /// A sandbox in JSON.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub(super) struct Row {
     id: String,
     name: String,
@@ -125,6 +137,17 @@ impl Row {
     }
 }
 
+impl Row {
+    fn damaged(damaged: &Damaged) -> Self {
+        Self {
+            name: damaged.name.clone(),
+            status: DAMAGED,
+            error: Some(blockbox::vmm::with_causes(&damaged.error)),
+            ..Self::default()
+        }
+    }
+}
+
 /// Describes a state as docker does.
 fn status(info: &Info) -> String {
     let state = &info.state;
@@ -156,14 +179,20 @@ impl Ps {
         // A filter by state includes sandboxes that do not run.
         let by_status = |filter: &Filter| matches!(filter, Filter::Status(_));
         let all = self.all || self.filter.iter().any(by_status);
-        let mut sandboxes = Sandbox::list(store)?;
+        let listing = Sandbox::list(store)?;
+        damaged::warn(&listing.damaged);
+        let (states, others): (Vec<_>, Vec<_>) =
+            self.filter.iter().partition(|filter| by_status(filter));
+        let chosen = |matches: &dyn Fn(&Filter) -> bool| {
+            others.iter().all(|filter| matches(filter))
+                && (states.is_empty() || states.iter().any(|filter| matches(filter)))
+        };
+        let mut sandboxes = listing.found;
         sandboxes.retain(|info| {
-            let (states, others): (Vec<_>, Vec<_>) =
-                self.filter.iter().partition(|filter| by_status(filter));
-            (all || info.state.status.is_active())
-                && others.iter().all(|filter| filter.matches(info))
-                && (states.is_empty() || states.iter().any(|filter| filter.matches(info)))
+            (all || info.state.status.is_active()) && chosen(&|filter| filter.matches(info))
         });
+        let mut damaged = listing.damaged;
+        damaged.retain(|damaged| all && chosen(&|filter| filter.matches_damaged(damaged)));
         // The newest first, as docker.
         sandboxes.sort_by_key(|info| std::cmp::Reverse(info.spec.created_ns));
         if self.quiet {
@@ -171,9 +200,14 @@ impl Ps {
             for info in &sandboxes {
                 writeln!(out, "{}", self.id(info))?;
             }
+            // Without its record a sandbox has a name, but no id.
+            for damaged in &damaged {
+                writeln!(out, "{}", damaged.name)?;
+            }
             return Ok(());
         }
-        let rows: Vec<Row> = sandboxes.iter().map(Row::new).collect();
+        let mut rows: Vec<Row> = sandboxes.iter().map(Row::new).collect();
+        rows.extend(damaged.iter().map(Row::damaged));
         match &self.format {
             Output::Json => print_json(&rows),
             Output::Template(template) => print_each(template, &rows),
@@ -182,20 +216,24 @@ impl Ps {
                     "ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "WRITTEN", "NAME",
                 ];
                 let mut table = Table::new(header);
-                for (info, row) in sandboxes.iter().zip(rows) {
+                let infos = sandboxes.iter().map(Some).chain(std::iter::repeat(None));
+                for (row, info) in rows.into_iter().zip(infos) {
                     // A sandbox that is being removed may have no disk.
                     let written = Sandbox::open(store, &row.name)
                         .and_then(|sandbox| sandbox.allocated_bytes())
                         .map_or_else(|_| "-".to_owned(), bytes);
                     table.row([
-                        self.id(info).to_owned(),
+                        info.map_or("-", |info| self.id(info)).to_owned(),
                         row.image,
                         match self.no_trunc {
                             true => clean(&row.command),
                             false => shortened(&row.command),
                         },
-                        format!("{} ago", time::ago(info.spec.created_ns)),
-                        status(info),
+                        info.map_or_else(
+                            || "-".to_owned(),
+                            |info| format!("{} ago", time::ago(info.spec.created_ns)),
+                        ),
+                        info.map_or_else(|| "Damaged".to_owned(), status),
                         row.ports.join(", "),
                         written,
                         row.name,

@@ -7,10 +7,11 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use blockbox::store::Store;
-use blockbox::{Sandbox, Snapshot as Stored};
+use blockbox::{Error, Sandbox, Snapshot as Stored};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use super::damaged;
 use super::each::each;
 use super::fork::consistency;
 use super::outfile::to_file;
@@ -32,7 +33,7 @@ pub(super) enum Snapshot {
     /// Check the disks and memory of snapshots against their digests
     Verify(Verify),
     /// Remove snapshots
-    Rm(Names),
+    Rm(Rm),
     /// Restore the disk of a stopped sandbox from a snapshot: later changes are lost
     Restore(Restore),
     /// Write a snapshot's disk to a file, without its image and its memory
@@ -90,6 +91,17 @@ pub(super) struct Verify {
     snapshots: Names,
     #[command(flatten)]
     shown: Shown,
+}
+
+/// `snapshot rm`
+#[derive(Debug, Args)]
+pub(super) struct Rm {
+    /// The snapshots, by name or id
+    #[arg(required = true, value_name = "SNAPSHOT")]
+    names: Vec<String>,
+    /// Also remove snapshots whose record is damaged, and ignore names that do not exist
+    #[arg(short, long)]
+    force: bool,
 }
 
 /// Several snapshots.
@@ -156,9 +168,16 @@ impl Snapshot {
                     Ok(())
                 });
             }
-            Self::Rm(Names { names }) => {
+            Self::Rm(Rm { names, force }) => {
                 return each(&names, |name| {
-                    Stored::open(store, name)?.remove()?;
+                    let removed = match force {
+                        true => Stored::discard(store, name),
+                        false => Stored::open(store, name).and_then(Stored::remove),
+                    };
+                    match removed {
+                        Err(Error::NoSnapshot(_)) if force => return Ok(()),
+                        removed => removed?,
+                    }
                     println!("{name}");
                     Ok(())
                 });
@@ -203,7 +222,9 @@ impl Create {
 
 impl Ls {
     fn execute(self, store: &Store) -> anyhow::Result<()> {
-        let snapshots = Stored::list(store)?;
+        let listing = Stored::list(store)?;
+        damaged::warn(&listing.damaged);
+        let snapshots = listing.found;
         if self.quiet {
             for snapshot in snapshots {
                 println!("{}", snapshot.record().name);

@@ -9,6 +9,7 @@ use blockbox::{Error, Sandbox, Stats as Used};
 use clap::Args;
 use serde::Serialize;
 
+use super::damaged;
 use super::output::{Table, bytes, print_json};
 use super::template::{Output, print_each};
 
@@ -77,6 +78,9 @@ impl Row {
 impl Stats {
     pub(super) fn execute(self, store: &Store) -> anyhow::Result<()> {
         let mut before: HashMap<String, Used> = HashMap::new();
+        if self.names.is_empty() {
+            damaged::warn(&Sandbox::list(store)?.damaged);
+        }
         if self.no_stream {
             // Read twice, so that the CPU's figure is current.
             self.look(store, &mut before)?;
@@ -96,6 +100,7 @@ impl Stats {
     fn look(&self, store: &Store, before: &mut HashMap<String, Used>) -> anyhow::Result<Vec<Row>> {
         let sandboxes: Vec<Sandbox> = if self.names.is_empty() {
             Sandbox::list(store)?
+                .found
                 .into_iter()
                 .filter(|info| info.state.status.is_active())
                 .filter_map(|info| Sandbox::open(store, &info.spec.name).ok())

@@ -123,7 +123,8 @@ pub(super) struct Rm {
     /// The sandboxes, by name or id
     #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,
-    /// Kill running sandboxes, and ignore names that do not exist
+    /// Kill running sandboxes, remove those whose records are damaged, and ignore names that do
+    /// not exist
     #[arg(short, long)]
     force: bool,
     /// Accepted for compatibility with docker: the volumes of an image are on the sandbox's own

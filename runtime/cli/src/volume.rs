@@ -10,6 +10,7 @@ use blockbox::store::Store;
 use blockbox::volume::{self, Info, SIZE, Volume};
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::damaged;
 use super::each::each;
 use super::input::input;
 use super::outfile::{self, to_file};
@@ -143,7 +144,9 @@ impl Command {
                 println!("{}", Volume::create(store, &create.name, size)?.name());
             }
             Self::Ls(ls) => {
-                let infos = volume::infos(store)?;
+                let listing = volume::infos(store)?;
+                damaged::warn(&listing.damaged);
+                let infos = listing.found;
                 if ls.quiet {
                     infos.iter().for_each(|info| println!("{}", info.name));
                 } else {
@@ -170,7 +173,11 @@ impl Command {
                 return Ok(status);
             }
             Self::Grow(grow) => Volume::open(store, &grow.name)?.grow(grow.size)?,
-            Self::Prune(prune) => print(&volume::prune(store)?, &prune.format)?,
+            Self::Prune(prune) => {
+                let removed = volume::prune(store)?;
+                damaged::warn(&removed.damaged);
+                print(&removed.found, &prune.format)?;
+            }
             Self::Export(export) => export.execute(store)?,
             Self::Import(import) => import.execute(store)?,
         }

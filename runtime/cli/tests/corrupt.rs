@@ -170,3 +170,106 @@ fn a_missing_image_is_an_error_that_names_the_pull_command() {
     let error = blockbox.fails(["run", "--pull", "never", "nothing/here", "--", "true"]);
     assert!(error.contains("blockbox pull"), "{error}");
 }
+
+/// Returns a store with two sandboxes over one image, and a volume that `intact` mounts.
+fn two_sandboxes() -> (Blockbox, String) {
+    let blockbox = Blockbox::new();
+    let layout = Layout::new().layer(&good(), Compression::Gzip).finish();
+    let image = layout.reference();
+    for (name, mount) in [("broken", "kept:/data"), ("intact", "own:/data")] {
+        let create = ["create", "-q", "--name", name, "-v", mount, &image, "true"];
+        blockbox.ok(create);
+    }
+    (blockbox, image)
+}
+
+#[test]
+fn a_damaged_record_of_a_sandbox_stops_no_listing_and_keeps_what_it_may_use() {
+    for (record, contents, reason) in [
+        ("sandbox.json", "{broken", "not a valid record"),
+        ("sandbox.json", r#"{"version": 9}"#, "version 9"),
+        ("state.json", "{broken", "not a valid record"),
+    ] {
+        let (blockbox, image) = two_sandboxes();
+        let path = blockbox.home().join("sandboxes/broken").join(record);
+        std::fs::write(&path, contents).unwrap();
+        let warned = |args: &[&str]| {
+            let output = blockbox.output(args);
+            let stderr = String::from_utf8(output.stderr).unwrap();
+            assert!(output.status.success(), "{args:?}: {stderr}");
+            (String::from_utf8(output.stdout).unwrap(), stderr)
+        };
+
+        // Listings show the others, and warn.
+        let (listed, warning) = warned(&["ps", "-a", "--format", "{{.Name}} {{.Status}}"]);
+        assert_eq!(listed, "intact created\nbroken damaged\n");
+        assert!(
+            warning.contains(reason) && warning.contains("blockbox rm -f broken"),
+            "{warning}"
+        );
+        let (ids, _) = warned(&["ps", "-aq"]);
+        assert_eq!(ids.lines().nth(1), Some("broken"), "{ids}");
+        for args in [&["ps"][..], &["df"], &["stats", "--no-stream"]] {
+            warned(args);
+        }
+        assert_eq!(warned(&["volume", "ls", "-q"]).0, "kept\nown\n");
+        blockbox.ok(["inspect", "intact"]);
+        let error = blockbox.fails(["net", "missing"]);
+        assert!(error.contains("no sandbox \"missing\""), "{error}");
+        let error = blockbox.fails(["inspect", "broken"]);
+        assert!(error.contains(reason), "{error}");
+
+        // What the sandbox may use is kept. Its state says nothing of that.
+        let unknown = record == "sandbox.json";
+        blockbox.ok(["rm", "intact"]);
+        let (_, warning) = warned(&["image", "prune", "-a"]);
+        assert_eq!(
+            warning.contains("all images are kept"),
+            unknown,
+            "{warning}"
+        );
+        let error = blockbox.fails(["rmi", &image]);
+        assert!(error.contains("sandbox \"broken\""), "{error}");
+        assert_eq!(warned(&["volume", "prune"]).0.contains("own"), !unknown);
+        warned(&["gc"]);
+        assert_eq!(blockbox.ok(["images", "-q"]).lines().count(), 1);
+        let volumes = if unknown { "kept\nown\n" } else { "kept\n" };
+        assert_eq!(warned(&["volume", "ls", "-q"]).0, volumes);
+        if unknown {
+            let error = blockbox.fails(["volume", "rm", "own"]);
+            assert!(
+                error.contains("may be used by sandbox \"broken\""),
+                "{error}"
+            );
+        }
+
+        // Only `rm -f` removes the sandbox; then nothing is in use.
+        let error = blockbox.fails(["rm", "broken"]);
+        assert!(error.contains(reason), "{error}");
+        assert_eq!(blockbox.ok(["rm", "-f", "broken"]), "broken\n");
+        assert!(!blockbox.home().join("sandboxes/broken").exists());
+        assert_eq!(warned(&["ps", "-a"]).1, "");
+        warned(&["volume", "prune"]);
+        blockbox.ok(["rmi", &image]);
+    }
+}
+
+#[test]
+fn a_damaged_record_of_a_snapshot_keeps_images_until_it_is_removed() {
+    let (blockbox, _) = two_sandboxes();
+    for name in ["first", "second"] {
+        blockbox.ok(["snapshot", "create", "-q", "-n", name, "intact"]);
+    }
+    blockbox.ok(["rm", "broken", "intact"]);
+    let path = blockbox.home().join("snapshots/first/snapshot.json");
+    std::fs::write(path, "{broken").unwrap();
+    assert_eq!(blockbox.ok(["snapshot", "ls", "-q"]), "second\n");
+    blockbox.ok(["snapshot", "rm", "second"]);
+    blockbox.ok(["image", "prune", "-a"]);
+    assert_eq!(blockbox.ok(["images", "-q"]).lines().count(), 1);
+    let error = blockbox.fails(["snapshot", "rm", "first"]);
+    assert!(error.contains("blockbox snapshot rm -f first"), "{error}");
+    blockbox.ok(["snapshot", "rm", "-f", "first"]);
+    blockbox.ok(["image", "prune", "-a"]);
+    assert_eq!(blockbox.ok(["images", "-q"]), "");
+}

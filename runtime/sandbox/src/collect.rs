@@ -23,6 +23,9 @@ pub struct Collected {
     pub images: Vec<String>,
     /// Other files and folders.
     pub files: Vec<PathBuf>,
+    /// The sandboxes and snapshots whose records cannot be read. They may use any image, so all
+    /// images are kept.
+    pub unknown_use: Vec<String>,
     /// The number of bytes freed in the store.
     pub bytes: u64,
 }
@@ -72,6 +75,7 @@ fn measured(store: &Store, act: impl FnOnce(&Exclusive) -> Result<Collected>) ->
 fn prune_images(store: &Store, access: &Exclusive, named: bool) -> Result<Collected> {
     let mut collected = Collected::default();
     let used = users(store)?;
+    collected.unknown_use = used.unknown().collect();
     let names = store.references().read()?;
     for digest in image::list(store)? {
         let text = digest.to_string();
@@ -80,7 +84,7 @@ fn prune_images(store: &Store, access: &Exclusive, named: bool) -> Result<Collec
             .filter(|(_, target)| target.manifest_digest == text)
             .map(|(name, _)| name.clone())
             .collect();
-        if used.contains_key(&text) || !(named || of_image.is_empty()) {
+        if used.may_use(&text) || !(named || of_image.is_empty()) {
             continue;
         }
         store
@@ -95,7 +99,7 @@ fn prune_images(store: &Store, access: &Exclusive, named: bool) -> Result<Collec
     Ok(collected)
 }
 
-/// Returns records of missing layers, folders of sandboxes without a record, partial downloads, and
+/// Returns records of missing layers, folders of sandboxes without a record (a damaged one is kept), partial downloads, and
 /// stale files in the folder of kernels.
 fn orphans(store: &Store) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
@@ -108,7 +112,7 @@ fn orphans(store: &Store) -> Result<Vec<PathBuf>> {
     // record.
     for path in entries(&store.sandboxes())? {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if Spec::read(&path)?.is_none() && store.lock_sandbox(&name)?.is_some() {
+        if matches!(Spec::read(&path), Ok(None)) && store.lock_sandbox(&name)?.is_some() {
             found.push(path);
         }
     }

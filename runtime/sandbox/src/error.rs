@@ -25,6 +25,14 @@ pub enum Error {
         /// One of its users.
         user: ImageUser,
     },
+    /// An image or a volume may be in use: the record of a sandbox or a snapshot cannot be read.
+    #[error("{object} may be used by {user}, whose record cannot be read")]
+    UseUnknown {
+        /// The kind and name of the object.
+        object: String,
+        /// The sandbox or snapshot.
+        user: ImageUser,
+    },
     /// There is no snapshot with this name.
     #[error("no snapshot {0:?}")]
     NoSnapshot(String),
@@ -247,7 +255,7 @@ impl fmt::Display for NoMemory {
     }
 }
 
-/// A user of an image.
+/// A user of an image or a volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ImageUser {

@@ -35,9 +35,8 @@ pub fn image(store: &Store, name: &str) -> Result<Vec<String>> {
         None => all.clone(),
     };
     let last = removed.len() == all.len();
-    if last && let Some(user) = users(store)?.remove(&digest) {
-        let image = name.to_owned();
-        return Err(Error::ImageInUse { image, user });
+    if last {
+        users(store)?.check(name, &digest)?;
     }
     store.references().update(|table| {
         for name in &removed {
@@ -60,24 +59,63 @@ pub(crate) fn unnamed(store: &Store, access: &Exclusive, image: &Digest) -> Resu
     Ok(warm)
 }
 
-/// Returns the manifest digests of the images that sandboxes and snapshots use, with one user of
-/// each. Machines in the pool are not counted, because they are removed with their image.
+/// The users of images.
+pub(crate) struct Users {
+    /// The manifest digests of images in use, with one user of each.
+    images: HashMap<String, ImageUser>,
+    /// Those whose record cannot be read: they may use any image.
+    unknown: Vec<ImageUser>,
+}
+
+impl Users {
+    /// Returns whether an image is used, or may be.
+    pub(crate) fn may_use(&self, manifest_digest: &str) -> bool {
+        !self.unknown.is_empty() || self.images.contains_key(manifest_digest)
+    }
+
+    /// Returns those whose record cannot be read.
+    pub(crate) fn unknown(&self) -> impl Iterator<Item = String> {
+        self.unknown.iter().map(ToString::to_string)
+    }
+
+    /// Returns an error if an image, which the user calls `name`, is used or may be.
+    fn check(mut self, name: &str, manifest_digest: &str) -> Result<()> {
+        let image = name.to_owned();
+        match (self.images.remove(manifest_digest), self.unknown.pop()) {
+            (Some(user), _) => Err(Error::ImageInUse { image, user }),
+            (None, Some(user)) => Err(Error::UseUnknown {
+                object: format!("image {image:?}"),
+                user,
+            }),
+            (None, None) => Ok(()),
+        }
+    }
+}
+
+/// Returns the images that sandboxes and snapshots use. Machines in the pool are not counted,
+/// because they are removed with their image.
 ///
 /// # Errors
 ///
-/// If a record cannot be read, because its images are then unknown.
-pub(crate) fn users(store: &Store) -> Result<HashMap<String, ImageUser>> {
-    let mut users = HashMap::new();
-    let snapshots = Snapshot::list(store)?;
-    for snapshot in snapshots.into_iter().filter(|snapshot| !snapshot.warm) {
+/// If the store cannot be read.
+pub(crate) fn users(store: &Store) -> Result<Users> {
+    let (snapshots, sandboxes) = (Snapshot::list(store)?, Spec::list(store)?);
+    let mut images = HashMap::new();
+    for snapshot in snapshots.found.into_iter().filter(|found| !found.warm) {
         let user = ImageUser::Snapshot(snapshot.name);
-        add(&mut users, &snapshot.spec, &user);
+        add(&mut images, &snapshot.spec, &user);
     }
-    for sandbox in Spec::list(store)? {
+    for sandbox in sandboxes.found {
         let user = ImageUser::Sandbox(sandbox.name.clone());
-        add(&mut users, &sandbox, &user);
+        add(&mut images, &sandbox, &user);
     }
-    Ok(users)
+    let snapshots = snapshots.damaged.into_iter();
+    let sandboxes = sandboxes.damaged.into_iter();
+    let unknown = snapshots
+        .map(|damaged| ImageUser::Snapshot(damaged.name))
+        .chain(sandboxes.map(|damaged| ImageUser::Sandbox(damaged.name)));
+    let unknown = unknown.collect();
+    Ok(Users { images, unknown })
 }
 
 /// Adds the image of a sandbox, and those that it mounts.

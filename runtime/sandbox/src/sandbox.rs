@@ -7,9 +7,9 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use blockbox_convert::image::Image;
-use blockbox_store::spec::{RootDisk, Signal, Spec};
+use blockbox_store::spec::{ImageSource, RootDisk, Signal, Spec};
 use blockbox_store::state::{self, Info, State, Status};
-use blockbox_store::{Lock, Store, remove as remove_tree};
+use blockbox_store::{Listing, Lock, Store, remove as remove_tree};
 use blockbox_vmm::guest::{Connection, GuestError};
 
 use crate::builder::Builder;
@@ -90,20 +90,26 @@ impl Sandbox {
     }
 
     /// Opens the sandbox with this name, or with an id that begins with `name` and is the only such
-    /// id.
+    /// id. A sandbox whose records are damaged is opened, too, so that it can be
+    /// [removed](Self::remove); other methods return the error of reading the records.
     ///
     /// # Errors
     ///
     /// [`Error::NoSandbox`].
     pub fn open(store: &Store, name: &str) -> Result<Self> {
         let missing = || Error::NoSandbox(name.to_owned());
-        if check_name(name).is_ok() && state::reconcile(store, name)?.is_some() {
-            return Ok(Self::new(store.clone(), name.to_owned()));
+        if check_name(name).is_ok() {
+            match state::reconcile(store, name) {
+                Ok(None) => {}
+                Err(error) if !error.is_record() => return Err(error.into()),
+                Ok(Some(_)) | Err(_) => return Ok(Self::new(store.clone(), name.to_owned())),
+            }
         }
         if name.is_empty() {
             return Err(missing());
         }
         let mut found = Spec::list(store)?
+            .found
             .into_iter()
             .filter(|spec| spec.id.starts_with(name));
         match (found.next(), found.next()) {
@@ -120,13 +126,9 @@ impl Sandbox {
     ///
     /// # Errors
     ///
-    /// If a record cannot be read.
-    pub fn list(store: &Store) -> Result<Vec<Info>> {
-        let mut found = Vec::new();
-        for spec in Spec::list(store)? {
-            found.extend(state::reconcile(store, &spec.name)?);
-        }
-        Ok(found)
+    /// If the folder of sandboxes cannot be read.
+    pub fn list(store: &Store) -> Result<Listing<Info>> {
+        Ok(state::list(store)?)
     }
 
     /// Returns the store that the sandbox is in.
@@ -216,7 +218,8 @@ impl Sandbox {
                 let info = state::repair(&folder, &lock)?.ok_or_else(missing)?;
                 return Ok((lock, info));
             }
-            let active = State::read(&folder)?.status.is_active();
+            // The state of a running sandbox may be damaged.
+            let active = State::read(&folder).map_or(true, |state| state.status.is_active());
             let patience = if active { GLANCE / 10 } else { GLANCE };
             if started.elapsed() >= patience {
                 return Err(Error::SandboxRunning(self.name.clone()));
@@ -338,11 +341,13 @@ impl Sandbox {
         }
     }
 
-    /// Removes the sandbox and its files. With `force`, a running sandbox is killed first.
+    /// Removes the sandbox and its files. With `force`, a running sandbox is killed first, and one
+    /// whose records are damaged is removed.
     ///
     /// # Errors
     ///
-    /// [`Error::SandboxRunning`], [`Error::NoSandbox`].
+    /// [`Error::SandboxRunning`], [`Error::NoSandbox`]; without `force`, the error of reading a
+    /// damaged record.
     pub fn remove(&self, force: bool) -> Result<()> {
         let missing = || Error::NoSandbox(self.name.clone());
         let started = Instant::now();
@@ -362,9 +367,22 @@ impl Sandbox {
                         ended => ended?,
                     };
                 }
+                Err(Error::Store(error)) if force && error.is_record() => {
+                    return self.remove_damaged();
+                }
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Removes a sandbox whose records cannot be read.
+    fn remove_damaged(&self) -> Result<()> {
+        let running = || Error::SandboxRunning(self.name.clone());
+        let _lock = self.store.lock_sandbox(&self.name)?.ok_or_else(running)?;
+        remove_tree(&self.store.sandbox(&self.name))?;
+        let spec = Spec::new(self.name.clone(), ImageSource::new("", String::new()));
+        events::note(&self.store, &spec, "remove", &[]);
+        Ok(())
     }
 
     /// Returns the resources that the running sandbox uses.
@@ -441,7 +459,7 @@ impl Sandbox {
     pub(crate) fn connect(&self) -> Result<Option<Connection>> {
         let started = Instant::now();
         loop {
-            let state = self.info()?.state;
+            let state = self.state()?;
             if !state.status.is_active() {
                 return Ok(None);
             }
@@ -459,6 +477,29 @@ impl Sandbox {
                 return Err(Error::SandboxRunning(self.name.clone()));
             }
             sleep(PAUSE);
+        }
+    }
+
+    /// Returns the sandbox's state. If a record was damaged while the sandbox runs, the other one
+    /// leads to the monitor.
+    fn state(&self) -> Result<State> {
+        let damage = match self.info() {
+            Err(Error::Store(damage)) if damage.is_record() => damage,
+            info => return Ok(info?.state),
+        };
+        if self.store.lock_sandbox(&self.name)?.is_some() {
+            return Err(damage.into());
+        }
+        let folder = self.store.sandbox(&self.name);
+        match (State::read(&folder), Spec::read(&folder)) {
+            (Ok(state), _) => Ok(state),
+            (Err(_), Ok(Some(spec))) => {
+                let mut state = State::created(false);
+                state.status = Status::Running;
+                state.socket = Some(socket::path(&self.store, &spec.id)?);
+                Ok(state)
+            }
+            _ => Err(damage.into()),
         }
     }
 

@@ -69,7 +69,7 @@ pub fn report(store: &Store) -> Result<Report> {
         .map(|path| (allocated(&path, &mut seen), path))
         .collect();
     for digest in image::list(store)? {
-        let active = used.contains_key(digest.as_str());
+        let active = used.may_use(digest.as_str());
         let bytes = allocated(&store.image(&digest), &mut seen);
         report.images.add(bytes, active);
         // If an image cannot be read, its layers are not counted as used.
@@ -91,7 +91,7 @@ pub fn report(store: &Store) -> Result<Report> {
     }
     for volume in Volume::list(store)? {
         let bytes = allocated(&store.volume(volume.name()), &mut HashSet::new());
-        report.volumes.add(bytes, !volume.users()?.is_empty());
+        report.volumes.add(bytes, volume.check_unused().is_err());
     }
     let stale = stale_kernels(store)?;
     for path in entries(&store.kernels())? {

@@ -10,14 +10,14 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use blockbox_convert::{self as convert, export, populate};
-use blockbox_store::spec::MountSource;
+use blockbox_store::spec::{Mount, MountSource};
 use blockbox_store::{
-    Lock, Meter, Spec, State, Store, atomic, remove as remove_tree, sparse, state,
+    Damaged, Listing, Lock, Meter, Spec, State, Store, atomic, remove as remove_tree, sparse, state,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::create::check_volume_name;
-use crate::error::{Error, Result};
+use crate::error::{Error, ImageUser, Result};
 
 /// The default size of a volume, in bytes. It takes space on the host only as it is written.
 pub const SIZE: u64 = 16 << 30;
@@ -255,20 +255,34 @@ impl Volume {
             allocated: metadata.blocks().saturating_mul(512),
             created_ns: record.created_ns,
             path,
-            sandboxes: self.users()?,
+            sandboxes: self.users(&Spec::list(&self.store)?),
         })
     }
 
-    /// Returns the names of the sandboxes that mount the volume.
-    pub(crate) fn users(&self) -> Result<Vec<String>> {
-        let mut users = Vec::new();
-        for spec in Spec::list(&self.store)? {
-            let mounts = |mount: &blockbox_store::spec::Mount| matches!(&mount.source, MountSource::Volume { name, .. } if *name == self.name);
-            if spec.mounts.iter().any(mounts) {
-                users.push(spec.name);
-            }
+    /// Returns the names of those of all `sandboxes` that mount the volume.
+    fn users(&self, sandboxes: &Listing<Spec>) -> Vec<String> {
+        let mounts = |mount: &Mount| matches!(&mount.source, MountSource::Volume { name, .. } if *name == self.name);
+        let users = sandboxes.found.iter();
+        users
+            .filter(|spec| spec.mounts.iter().any(mounts))
+            .map(|spec| spec.name.clone())
+            .collect()
+    }
+
+    /// Returns an error if a sandbox mounts the volume, or may: its record cannot be read.
+    pub(crate) fn check_unused(&self) -> Result<()> {
+        let mut sandboxes = Spec::list(&self.store)?;
+        let volume = self.name.clone();
+        if let Some(sandbox) = self.users(&sandboxes).into_iter().next() {
+            return Err(Error::VolumeInUse { volume, sandbox });
         }
-        Ok(users)
+        match sandboxes.damaged.pop() {
+            Some(damaged) => Err(Error::UseUnknown {
+                object: format!("volume {volume:?}"),
+                user: ImageUser::Sandbox(damaged.name),
+            }),
+            None => Ok(()),
+        }
     }
 
     /// Locks the volume, for the sandbox `asking` or for a change. [`Error::VolumeBusy`] names the
@@ -302,21 +316,19 @@ impl Volume {
 
             State::read(&self.store.sandbox(name)).is_ok_and(|state| state.status.is_active())
         };
-        Ok(self.users()?.into_iter().find(running))
+        let users = self.users(&Spec::list(&self.store)?);
+        Ok(users.into_iter().find(running))
     }
 
     /// Removes the volume and its contents.
     ///
     /// # Errors
     ///
-    /// [`Error::VolumeInUse`] if a sandbox mounts it, running or not.
+    /// [`Error::VolumeInUse`] if a sandbox mounts it, running or not; [`Error::UseUnknown`].
     pub fn remove(self) -> Result<()> {
         let _access = self.store.share()?;
         let _lock = self.take(None)?;
-        if let Some(sandbox) = self.users()?.into_iter().next() {
-            let volume = self.name;
-            return Err(Error::VolumeInUse { volume, sandbox });
-        }
+        self.check_unused()?;
         Ok(remove_tree(&self.store.volume(&self.name))?)
     }
 
@@ -377,41 +389,54 @@ impl Volume {
 }
 
 /// Returns the state of all volumes, by name. A volume that is removed meanwhile is left out.
+/// Volumes and sandboxes whose record cannot be read are in the list of damaged objects.
 ///
 /// # Errors
 ///
-/// If the store, or a record in it, cannot be read.
-pub fn infos(store: &Store) -> Result<Vec<Info>> {
-    let mut infos = Vec::new();
+/// If the store cannot be read.
+pub fn infos(store: &Store) -> Result<Listing<Info>> {
+    let mut infos = Listing::new(Vec::new(), Spec::list(store)?.damaged);
     for volume in Volume::list(store)? {
         match volume.info() {
-            Ok(info) => infos.push(info),
+            Ok(info) => infos.found.push(info),
             Err(Error::NoVolume(_)) => {}
+            Err(Error::Store(error)) if error.is_record() => {
+                infos.damaged.push(Damaged::new(volume.name, error));
+            }
             Err(error) => return Err(error),
         }
     }
     Ok(infos)
 }
 
-/// Removes the volumes that no sandbox mounts, and returns their last state.
+/// Removes the volumes that no sandbox mounts, and returns their last state. Where the record of a
+/// sandbox cannot be read, every volume is kept. Volumes and sandboxes whose record cannot be read
+/// are in the list of damaged objects.
 ///
 /// # Errors
 ///
 /// If the store cannot be read or changed.
-pub fn prune(store: &Store) -> Result<Vec<Info>> {
+pub fn prune(store: &Store) -> Result<Listing<Info>> {
+    let mut infos = infos(store)?;
     let mut removed = Vec::new();
-    for info in infos(store)? {
+    for info in std::mem::take(&mut infos.found) {
         let volume = Volume {
             store: store.clone(),
             name: info.name.clone(),
         };
         match volume.remove() {
             Ok(()) => removed.push(info),
-            Err(Error::VolumeInUse { .. } | Error::VolumeBusy { .. } | Error::NoVolume(_)) => {}
+            Err(
+                Error::VolumeInUse { .. }
+                | Error::VolumeBusy { .. }
+                | Error::UseUnknown { .. }
+                | Error::NoVolume(_),
+            ) => {}
             Err(error) => return Err(error),
         }
     }
-    Ok(removed)
+    infos.found = removed;
+    Ok(infos)
 }
 
 fn new_file(path: &Path) -> Result<File> {

@@ -82,6 +82,17 @@ pub enum Error {
 }
 
 impl Error {
+    /// Returns whether a record is damaged, or of a later version.
+    pub fn is_record(&self) -> bool {
+        matches!(
+            self,
+            Self::Record { .. }
+                | Self::SandboxRecord { .. }
+                | Self::SnapshotRecord { .. }
+                | Self::RecordVersion { .. }
+        )
+    }
+
     /// Adds the path that an I/O error is about: `.map_err(Error::io(path))`.
     pub fn io(path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io {

@@ -1,6 +1,5 @@
 //! Records of snapshots: `snapshot.json` in the folder of each.
 
-use std::fs;
 use std::io;
 use std::path::Path;
 
@@ -8,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::spec::Spec;
-use crate::{Store, atomic};
+use crate::{Listing, Store, atomic};
 
 /// The version of the records that this version writes.
 pub const VERSION: u32 = 1;
@@ -135,18 +134,8 @@ impl Snapshot {
     ///
     /// # Errors
     ///
-    /// As [`read`](Self::read).
-    pub fn list(store: &Store) -> Result<Vec<Self>> {
-        let folder = store.snapshots();
-        let mut found = Vec::new();
-        for entry in fs::read_dir(&folder).map_err(Error::io(&folder))? {
-            let entry = entry.map_err(Error::io(&folder))?;
-            // Folders whose name begins with a dot are being made or removed.
-            if !entry.file_name().as_encoded_bytes().starts_with(b".") {
-                found.extend(Self::read(&entry.path())?);
-            }
-        }
-        found.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(found)
+    /// [`Error::Io`] if the folder of snapshots cannot be read.
+    pub fn list(store: &Store) -> Result<Listing<Self>> {
+        Listing::read(&store.snapshots(), Self::read)
     }
 }

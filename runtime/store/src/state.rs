@@ -24,7 +24,7 @@ use blockbox_net::BoundPort;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::{Lock, Spec, Store, atomic, remove as remove_tree};
+use crate::{Listing, Lock, Spec, Store, atomic, remove as remove_tree};
 
 /// The record's name in the folder of a sandbox.
 const FILE: &str = "state.json";
@@ -176,6 +176,18 @@ pub fn reconcile(store: &Store, name: &str) -> Result<Option<Info>> {
         Some(lock) => repair(&folder, &lock),
         None => Ok(Some(info)),
     }
+}
+
+/// Reads the records of all sandboxes, by name, and repairs them as [`reconcile`] does.
+///
+/// # Errors
+///
+/// [`Error::Io`] if the folder of sandboxes cannot be read.
+pub fn list(store: &Store) -> Result<Listing<Info>> {
+    Listing::read(&store.sandboxes(), |folder| {
+        let name = folder.file_name().unwrap_or_default().to_string_lossy();
+        reconcile(store, &name)
+    })
 }
 
 /// Repairs the records in the folder of a sandbox; the caller holds its lock.

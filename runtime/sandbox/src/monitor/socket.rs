@@ -13,7 +13,7 @@ use blockbox_store::Store;
 
 /// Returns the path of the socket of the sandbox with this id. It is short for any path of the
 /// store: a socket's path has at most 108 bytes on Linux, 104 on macOS.
-fn path(store: &Store, id: &str) -> Result<PathBuf> {
+pub(crate) fn path(store: &Store, id: &str) -> Result<PathBuf> {
     let mut hash = Sha256::new();
     hash.update(store.root().as_os_str().as_encoded_bytes());
     hash.update([0]);

@@ -18,7 +18,7 @@ use blockbox_net::Publish;
 use blockbox_store::snapshot::{MACHINE, MEMORY, Memory, Snapshot as Record};
 use blockbox_store::spec::MountSource;
 use blockbox_store::{
-    Lock, Meter, Spec, Store, UPPER, atomic, remove as remove_tree, sparse, state,
+    Listing, Lock, Meter, Spec, Store, UPPER, atomic, remove as remove_tree, sparse, state,
 };
 
 pub(crate) use self::memory::Saved;
@@ -323,6 +323,7 @@ impl Snapshot {
             Some(record) => record,
             None => {
                 let mut by_id = Record::list(store)?
+                    .found
                     .into_iter()
                     .filter(|record| !name.is_empty() && record.id.starts_with(name));
                 match (by_id.next(), by_id.next()) {
@@ -347,10 +348,24 @@ impl Snapshot {
     ///
     /// # Errors
     ///
-    /// If a record cannot be read.
-    pub fn list(store: &Store) -> Result<Vec<Self>> {
-        let records = Record::list(store)?.into_iter();
-        Ok(records.map(|record| Self::new(store, record)).collect())
+    /// If the folder of snapshots cannot be read.
+    pub fn list(store: &Store) -> Result<Listing<Self>> {
+        Ok(Record::list(store)?.map(|record| Self::new(store, record)))
+    }
+
+    /// Removes the snapshot `name`, even if its record is damaged.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSnapshot`].
+    pub fn discard(store: &Store, name: &str) -> Result<()> {
+        match Self::open(store, name) {
+            Err(Error::Store(error)) if error.is_record() => {
+                let _access = store.share()?;
+                Ok(remove_tree(&store.snapshot(name))?)
+            }
+            opened => opened?.remove(),
+        }
     }
 
     /// Returns the snapshot's record.

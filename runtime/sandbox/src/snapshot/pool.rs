@@ -73,7 +73,7 @@ fn find(store: &Store, root: &Root, spec: &Spec) -> Result<std::result::Result<S
     let Root::Image(image) = root else {
         return Ok(Err("the root is a disk and not an image".to_owned()));
     };
-    let mut pool = Record::list(store)?;
+    let mut pool = Record::list(store)?.found;
     pool.retain(|record| record.warm && record.memory.is_some());
     pool.sort_by_key(|record| std::cmp::Reverse(record.created_ns));
     let digest = image.digest().to_string();
@@ -98,7 +98,7 @@ fn find(store: &Store, root: &Root, spec: &Spec) -> Result<std::result::Result<S
 /// Removes the machines of an image from the pool. Returns their names.
 pub(crate) fn forget(store: &Store, manifest_digest: &str) -> Result<Vec<String>> {
     let mut removed = Vec::new();
-    for record in Record::list(store)? {
+    for record in Record::list(store)?.found {
         if record.warm && record.spec.image.manifest_digest == manifest_digest {
             remove_tree(&store.snapshot(&record.name))?;
             removed.push(record.name);
@@ -146,6 +146,7 @@ impl Booted {
                 && difference(&old.spec, &record.spec).is_none()
         };
         let old: Vec<PathBuf> = Record::list(store)?
+            .found
             .iter()
             .filter(|old| replaced(old))
             .map(|old| store.snapshot(&old.name))

@@ -1,6 +1,5 @@
 //! Reading and writing `sandbox.json`, in all versions.
 
-use std::fs;
 use std::io;
 use std::path::Path;
 
@@ -9,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::{ImageSource, Network, Spec, VERSION};
 use crate::error::{Error, Result};
-use crate::{Store, atomic};
+use crate::{Listing, Store, atomic};
 
 /// The record's name in the folder of a sandbox.
 const FILE: &str = "sandbox.json";
@@ -93,24 +92,16 @@ impl Spec {
     ///
     /// # Errors
     ///
-    /// As [`read`](Self::read).
-    pub fn list(store: &Store) -> Result<Vec<Self>> {
-        let folder = store.sandboxes();
-        let mut found = Vec::new();
-        for entry in fs::read_dir(&folder).map_err(Error::io(&folder))? {
-            let entry = entry.map_err(Error::io(&folder))?;
-            // Folders whose name begins with a dot are being made or removed.
-            if !entry.file_name().as_encoded_bytes().starts_with(b".") {
-                found.extend(Self::read(&entry.path())?);
-            }
-        }
-        found.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(found)
+    /// [`Error::Io`] if the folder of sandboxes cannot be read.
+    pub fn list(store: &Store) -> Result<Listing<Self>> {
+        Listing::read(&store.sandboxes(), Self::read)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn read(json: &str) -> Result<Option<Spec>> {
