@@ -189,6 +189,7 @@ fn a_damaged_record_of_a_sandbox_stops_no_listing_and_keeps_what_it_may_use() {
         ("sandbox.json", "{broken", "not a valid record"),
         ("sandbox.json", r#"{"version": 9}"#, "version 9"),
         ("state.json", "{broken", "not a valid record"),
+        ("state.json", r#"{"version": 99}"#, "version 99"),
     ] {
         let (blockbox, image) = two_sandboxes();
         let path = blockbox.home().join("sandboxes/broken").join(record);

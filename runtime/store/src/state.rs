@@ -3,11 +3,15 @@
 //! ```text
 //!              start               guest up, command runs            stop, command ended
 //!  created ───────────▶ starting ────────────────────────▶ running ──────────────────────▶ stopping
-//!                        ▲   │                                │                               │
-//!        start, restart  │   │ no boot                        │ machine lost                  │ switched off
+//!                        ▲ ▲ │                              │ │                               │
+//!                        │ └─┼──────────────────────────────┘ │                               │
+//!                        │   │        restart policy          │                               │
+//!                 start  │   │ no boot                        │ machine lost                  │ switched off
 //!                        │   ▼                                ▼                               ▼
 //!                        ├─ failed ◀──────────────────────────┘                             exited
 //!                        └──────────────────────────────────────────────────────────────────┘
+//!
+//!  starting, running, stopping ──── monitor killed: repaired by the next reader ────▶ exited
 //! ```
 //!
 //! One process owns the state: the one that holds the sandbox's lock. From `starting` to the
@@ -121,15 +125,23 @@ impl State {
     ///
     /// # Errors
     ///
-    /// [`Error::SandboxRecord`] if it is not a valid state.
+    /// [`Error::SandboxRecord`] if it is not a valid state; [`Error::RecordVersion`] if a later
+    /// version wrote it.
     pub fn read(folder: &Path) -> Result<Self> {
         let path = folder.join(FILE);
-        match atomic::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes)
-                .map_err(|source| Error::SandboxRecord { path, source }),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Self::created(false)),
-            Err(e) => Err(Error::io(&path)(e)),
+        let bytes = match atomic::read(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Self::created(false)),
+            bytes => bytes.map_err(Error::io(&path))?,
+        };
+        let bad = |source| Error::SandboxRecord {
+            path: path.clone(),
+            source,
+        };
+        let Version { version } = serde_json::from_slice(&bytes).map_err(bad)?;
+        if version > VERSION {
+            return Err(Error::RecordVersion { path, version });
         }
+        serde_json::from_slice(&bytes).map_err(bad)
     }
 
     /// Writes the state into the folder of a sandbox; the caller holds the sandbox's lock.
@@ -148,6 +160,13 @@ impl State {
         self.socket = None;
         self.ports.clear();
     }
+}
+
+/// The version of a record, whatever else the record holds.
+#[derive(Deserialize)]
+struct Version {
+    #[serde(default)]
+    version: u32,
 }
 
 /// The records of one sandbox.
@@ -234,4 +253,28 @@ pub fn now_ns() -> u64 {
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default();
     u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use super::*;
+
+    #[test]
+    fn a_state_of_a_later_version_is_refused_by_its_number() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(FILE);
+        // A later version may have another status.
+        for record in [r#"{"version": 2}"#, r#"{"version": 2, "status": "asleep"}"#] {
+            fs::write(&path, record).unwrap();
+            let error = State::read(folder.path()).unwrap_err();
+            assert!(
+                matches!(error, Error::RecordVersion { version: 2, .. }),
+                "{error}"
+            );
+        }
+        State::created(true).write(folder.path()).unwrap();
+        assert_eq!(State::read(folder.path()).unwrap(), State::created(true));
+    }
 }
