@@ -82,7 +82,10 @@ impl Doctor {
         for (monitor, can) in &report.capabilities {
             println!("{monitor:10} {}", capabilities(can));
         }
-        println!("confined   {}", report.confinement);
+        println!(
+            "confined   {} (virtual machines, gateways)",
+            report.confinement
+        );
         println!("store      {}", store.root().display());
         println!(
             "boots with {}",

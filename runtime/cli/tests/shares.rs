@@ -7,25 +7,20 @@ mod common;
 use std::fs;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::symlink;
-use std::path::Path;
 use std::process::Command;
 
-use common::guest::{Guest, start, text, until};
+use common::guest::{Guest, VIRTIOFSD, can_share, start, text, until};
 use common::programs::Programs;
 use serde_json::json;
 use testkit::oracle;
 
-/// Its path on Debian 12; other systems have others.
-const VIRTIOFSD: &str = "/usr/lib/qemu/virtiofsd";
-
 /// Returns whether folders can be shared here, and reports a skipped test otherwise.
 fn shares() -> bool {
-    let found = Path::new(VIRTIOFSD).is_file() || std::env::var_os("BLOCKBOX_VIRTIOFSD").is_some();
-    let root = rustix::process::geteuid().is_root();
-    if !(found && root) {
+    let can = can_share();
+    if !can {
         testkit::skip(&format!("{VIRTIOFSD} is missing, or this is not root"));
     }
-    found && root
+    can
 }
 
 /// File operations whose result a shell can see. `$b` is busybox, and the working directory is the

@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use common::guest::{Guest, text, until};
+use common::guest::{Guest, can_share, text, until};
 use serde_json::{Value, json};
 use testkit::{TarBuilder, oracle};
 
@@ -312,16 +312,22 @@ fn a_secret_is_in_the_guest_and_nowhere_on_the_host() {
     fs::write(&file, &from_file).unwrap();
     fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
     let secret = format!("file={}", file.display());
+    let host = tempfile::tempdir().unwrap();
+    let shared = format!("{}:/share", host.path().display());
+    let share: &[&str] = if can_share() { &["-v", &shared] } else { &[] };
     let script = "cat /run/secrets/file /run/secrets/ENV /run/secrets/input; echo; /bin/busybox stat -c %a /run/secrets/file
         /bin/busybox grep -c ' /run/secrets tmpfs' /proc/mounts; echo x > /run/secrets/x || echo denied; sleep 600";
     let mut command = blockbox.command();
     command
         .env("ENV", &from_env)
+        // Not for this sandbox at all.
+        .env("OTHER", "qX7-other")
         // The whole disk is searched.
         .args(["run", "-d", "--name", "s", "--upper-size", "64M"])
         .args([
             "--secret", &secret, "--secret", "ENV", "--secret", "input=-",
         ])
+        .args(share)
         .args([&*guest.image, "--", "sh", "-c", script])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped());
@@ -343,9 +349,15 @@ fn a_secret_is_in_the_guest_and_nowhere_on_the_host() {
         "{inspected}"
     );
     for process in fs::read_dir("/proc").unwrap().flatten() {
-        let line = fs::read(process.path().join("cmdline")).unwrap_or_default();
-        assert!(!text(&line).contains("qX7-"), "{}", text(&line));
+        for file in ["cmdline", "environ"] {
+            let bytes = fs::read(process.path().join(file)).unwrap_or_default();
+            assert!(!text(&bytes).contains("qX7-"), "{file} {}", text(&bytes));
+        }
     }
+    let monitor = guest.state("s").unwrap()["monitor_pid"].as_u64().unwrap();
+    let processes = children(monitor);
+    // The machine, the gateway, and the server of the share.
+    assert_eq!(processes.len(), 2 + share.len() / 2, "{processes:?}");
     blockbox.ok(["stop", "-t", "0", "s"]);
     let holding = || {
         let mut found = Vec::new();
@@ -391,21 +403,43 @@ fn the_machines_confinement_is_reported_and_can_be_off() {
     let Some(guest) = Guest::new(json!({})) else {
         return;
     };
+    // What `inspect` reports, and what the kernel says of the machine's process.
     let confinement = |options: &[&str]| {
-        let mut args = vec!["run", "--name", "c"];
-        args.extend(options);
-        args.extend([&*guest.image, "--", "sh", "-c", ":"]);
-        guest.blockbox.ok(args);
-        let said = guest
-            .blockbox
-            .ok(["inspect", "-f", "{{.State.Confinement}}", "c"]);
-        guest.blockbox.ok(["rm", "c"]);
-        said.trim().to_owned()
+        guest.detached(&[&["--name", "c"], options].concat(), &["sleep", "600"]);
+        let state = guest.state("c").unwrap();
+        let said = state["confinement"].as_str().unwrap().to_owned();
+        let monitor = state["monitor_pid"].as_u64().unwrap();
+        let machine = children(monitor)
+            .into_iter()
+            .find(|child| {
+                let line = fs::read(format!("/proc/{child}/cmdline")).unwrap();
+                text(&line).contains("qemu-system-")
+            })
+            .unwrap();
+        let status = fs::read_to_string(format!("/proc/{machine}/status")).unwrap();
+        let kernel = ["Seccomp:", "NoNewPrivs:"].map(|field| {
+            let line = status.lines().find_map(|line| line.strip_prefix(field));
+            line.unwrap().trim().to_owned()
+        });
+        guest.blockbox.ok(["rm", "-f", "c"]);
+        (said, kernel)
     };
-    let said = confinement(&[]);
+    let (said, kernel) = confinement(&[]);
     assert!(said.contains("seccomp"), "{said}");
+    assert_eq!(kernel, ["2", "1"]);
     assert!(guest.blockbox.ok(["doctor"]).contains(&said));
-    assert_eq!(confinement(&["--no-confine"]), "none");
+    let (said, kernel) = confinement(&["--no-confine"]);
+    assert_eq!((&*said, kernel), ("none", ["0", "0"].map(str::to_owned)));
+}
+
+/// Returns the processes that a process has started.
+fn children(process: u64) -> Vec<u64> {
+    let tasks = fs::read_dir(format!("/proc/{process}/task")).unwrap();
+    let of_task = |task: fs::DirEntry| fs::read_to_string(task.path().join("children"));
+    let lists = tasks.flatten().filter_map(|task| of_task(task).ok());
+    let lists: Vec<_> = lists.collect();
+    let children = lists.iter().flat_map(|list| list.split_whitespace());
+    children.map(|child| child.parse().unwrap()).collect()
 }
 
 #[test]

@@ -8,22 +8,26 @@ use std::io;
 
 /// Applies the rules to this thread, and those it starts, irrevocably. On a kernel without Landlock
 /// only the rules on system calls apply, which also prevent opening files. On other systems than
-/// Linux this has no effect.
+/// Linux this has no effect. Returns what is in force, in words: `Landlock, seccomp`.
 ///
 /// # Errors
 ///
 /// If the kernel rejects the rules.
-pub fn enforce() -> io::Result<()> {
+pub fn enforce() -> io::Result<String> {
     #[cfg(target_os = "linux")]
-    linux::enforce()?;
-    Ok(())
+    let confinement = linux::enforce()?;
+    #[cfg(not(target_os = "linux"))]
+    let confinement = "none";
+    Ok(confinement.to_owned())
 }
 
 #[cfg(target_os = "linux")]
 mod linux {
     use std::io;
 
-    use landlock::{ABI, Access, AccessFs, AccessNet, Ruleset, RulesetAttr, RulesetError, Scope};
+    use landlock::{
+        ABI, Access, AccessFs, AccessNet, Ruleset, RulesetAttr, RulesetError, RulesetStatus, Scope,
+    };
     use nix::libc;
     use seccompiler::{
         BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition,
@@ -73,21 +77,26 @@ mod linux {
         libc::SYS_exit_group,
     ];
 
-    pub(super) fn enforce() -> io::Result<()> {
-        restrict().map_err(io::Error::other)?;
+    pub(super) fn enforce() -> io::Result<&'static str> {
+        let landlock = restrict().map_err(io::Error::other)?;
         let program = filter().map_err(io::Error::other)?;
-        seccompiler::apply_filter(&program).map_err(io::Error::other)
+        seccompiler::apply_filter(&program).map_err(io::Error::other)?;
+        Ok(match landlock {
+            RulesetStatus::FullyEnforced => "Landlock, seccomp",
+            RulesetStatus::PartiallyEnforced => "Landlock in part, seccomp",
+            RulesetStatus::NotEnforced => "seccomp",
+        })
     }
 
     /// Denies all access to files, binding TCP ports, and access to other processes.
-    fn restrict() -> Result<(), RulesetError> {
+    fn restrict() -> Result<RulesetStatus, RulesetError> {
         Ruleset::default()
             .handle_access(AccessFs::from_all(NEWEST))?
             .handle_access(AccessNet::BindTcp)?
             .scope(Scope::from_all(NEWEST))?
             .create()?
             .restrict_self()
-            .map(drop)
+            .map(|status| status.ruleset)
     }
 
     fn filter() -> Result<BpfProgram, BackendError> {

@@ -27,8 +27,8 @@ const DESCRIPTORS: u64 = 4096;
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Started {
-    /// It runs with these ports.
-    Bound(Bound),
+    /// It runs.
+    Running(Running),
     /// It failed to start.
     Failed {
         /// The error with its causes.
@@ -36,16 +36,26 @@ pub enum Started {
     },
 }
 
+/// What a running gateway reports.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Running {
+    /// The ports that it has bound.
+    pub bound: Bound,
+    /// How it has confined itself, in words.
+    pub confinement: String,
+}
+
 /// Reads the configuration from standard input, and runs until the guest's machine or the parent
 /// has ended.
 ///
-/// `confine` is called once everything is open, before the first byte of the guest is read: from
+/// `confine` confines the process, and returns what is in force; it is called once everything is open, before the first byte of the guest is read: from
 /// then on the gateway only needs sockets. The README lists the system calls.
 ///
 /// # Errors
 ///
 /// As [`Gateway::run`]; an error that keeps the gateway from starting is also sent to the parent.
-pub fn run_from_stdio(confine: impl FnOnce() -> io::Result<()>) -> Result<(), Error> {
+pub fn run_from_stdio(confine: impl FnOnce() -> io::Result<String>) -> Result<(), Error> {
     raise_limit();
     ignore_signals();
     let control = socket(io::stdin().as_fd().try_clone_to_owned())?;
@@ -93,11 +103,11 @@ fn socket(descriptor: io::Result<OwnedFd>) -> Result<UnixStream, Error> {
 pub fn run(
     mut control: UnixStream,
     frames: UnixStream,
-    confine: impl FnOnce() -> io::Result<()>,
+    confine: impl FnOnce() -> io::Result<String>,
 ) -> Result<(), Error> {
     let started = start(&control, frames, confine);
     let (answer, result) = match started {
-        Ok((gateway, bound)) => (Started::Bound(bound), Ok(gateway)),
+        Ok((gateway, running)) => (Started::Running(running), Ok(gateway)),
         Err(error) => {
             let message = with_causes(&error);
             (Started::Failed { message }, Err(error))
@@ -116,15 +126,15 @@ pub fn run(
 fn start(
     control: &UnixStream,
     frames: UnixStream,
-    confine: impl FnOnce() -> io::Result<()>,
-) -> Result<(Gateway, Bound), Error> {
+    confine: impl FnOnce() -> io::Result<String>,
+) -> Result<(Gateway, Running), Error> {
     let config = read(control)?;
     let ours = control
         .try_clone()
         .map_err(Error::io("cannot use the control socket"))?;
-    let started = Gateway::new(config, frames, ours)?;
-    confine().map_err(Error::io("cannot confine the gateway"))?;
-    Ok(started)
+    let (gateway, bound) = Gateway::new(config, frames, ours)?;
+    let confinement = confine().map_err(Error::io("cannot confine the gateway"))?;
+    Ok((gateway, Running { bound, confinement }))
 }
 
 /// Reads one line and no further byte: the rest belongs to the gateway.

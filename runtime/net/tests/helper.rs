@@ -18,7 +18,8 @@ fn start(
     let (control, mut ours) = UnixStream::pair().unwrap();
     let (frames, link) = UnixStream::pair().unwrap();
     ours.write_all(first).unwrap();
-    let thread = std::thread::spawn(move || helper::run(control, frames, || Ok(())));
+    let thread =
+        std::thread::spawn(move || helper::run(control, frames, || Ok("as a test".to_owned())));
     (BufReader::new(ours), link, thread)
 }
 
@@ -37,9 +38,11 @@ fn a_process_takes_its_configuration_and_reports_its_ports() {
     serde_json::to_writer(&mut first, &Request::Status).unwrap();
     first.push(b'\n');
     let (mut control, _link, thread) = start(&first);
-    let helper::Started::Bound(bound) = line(&mut control) else {
-        panic!("not bound");
+    let helper::Started::Running(running) = line(&mut control) else {
+        panic!("not running");
     };
+    assert_eq!(running.confinement, "as a test");
+    let bound = running.bound;
     assert_ne!(bound.ports[0].host.port(), 0);
     let Response::Status(status) = line(&mut control) else {
         panic!("no status");

@@ -12,7 +12,6 @@ use crate::root::{Held, Root};
 use crate::secrets::Value;
 use blockbox_store::spec::{self, Machine, Spec, VmmChoice};
 use blockbox_store::{CONSOLE, INIT_DISK, Store, UPPER, atomic};
-use blockbox_vmm::confine::Confinement;
 use blockbox_vmm::guest::{
     Adoption, Boot, Exec, Folder, MAX_HOSTNAME, Mount, MountSource, Session, Ulimit,
 };
@@ -97,7 +96,7 @@ impl Plan {
             .then(|| Gateway::start(&spec.network))
             .transpose()?;
         if let Some((gateway, _)) = gateway.as_ref().filter(|_| publishes) {
-            gateway.bound()?;
+            gateway.started()?;
         }
         let choice = match choice(spec.machine.vmm) {
             // Only QEMU can keep memory in a file.
@@ -147,14 +146,6 @@ impl Plan {
     /// Returns the gateway of the machine's network.
     pub(crate) fn gateway(&self) -> Option<&Arc<Gateway>> {
         self.gateway.as_ref()
-    }
-
-    /// Describes how the machine's process is confined.
-    pub(crate) fn confinement(&self) -> String {
-        match self.config.confine {
-            true => Confinement::of_host().to_string(),
-            false => "none".to_owned(),
-        }
     }
 
     /// Takes the locks to hold while the machine runs.

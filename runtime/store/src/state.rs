@@ -103,8 +103,10 @@ pub struct State {
     pub vmm: Option<String>,
     /// The published ports, while they are bound.
     pub ports: Vec<BoundPort>,
-    /// How the process of the virtual machine was confined at the last boot.
+    /// How the process of the virtual machine had confined itself at the last boot, as it reported.
     pub confinement: Option<String>,
+    /// The same of the network's gateway, if there was one.
+    pub gateway_confinement: Option<String>,
     /// Whether to remove the sandbox as soon as no process holds it: it was made with that option,
     /// or for one command that has not started yet.
     pub discard: bool,

@@ -41,7 +41,38 @@ pub enum Landlock {
 }
 
 impl Confinement {
-    /// Returns the confinement of VMs on this host.
+    /// No confinement.
+    pub(super) const NONE: Self = Self {
+        landlock: Landlock::None,
+        seccomp: false,
+    };
+
+    /// Returns the form in which a helper reports it.
+    pub(super) fn to_byte(self) -> u8 {
+        let landlock = match self.landlock {
+            Landlock::None => 0,
+            Landlock::Partial => 1,
+            Landlock::Full => 2,
+        };
+        landlock | u8::from(self.seccomp) << 2
+    }
+
+    /// Reads what [`to_byte`](Self::to_byte) returned.
+    pub(super) fn from_byte(byte: u8) -> Option<Self> {
+        let landlock = match byte & 3 {
+            0 => Landlock::None,
+            1 => Landlock::Partial,
+            2 => Landlock::Full,
+            _ => return None,
+        };
+        Some(Self {
+            landlock,
+            seccomp: byte & 4 != 0,
+        })
+    }
+
+    /// Returns the confinement that VMs and gateways on this host can have.
+    /// [`Vm::confinement`](crate::Vm::confinement) is what one has.
     pub fn of_host() -> Self {
         enforcement::of_host()
     }
@@ -324,18 +355,13 @@ mod enforcement {
 
 #[cfg(not(target_os = "linux"))]
 mod enforcement {
-    use super::{Confinement, Landlock, Rules};
-
-    const NONE: Confinement = Confinement {
-        landlock: Landlock::None,
-        seccomp: false,
-    };
+    use super::{Confinement, Rules};
 
     pub(super) fn of_host() -> Confinement {
-        NONE
+        Confinement::NONE
     }
 
     pub(super) fn enforce(_rules: &Rules) -> std::io::Result<Confinement> {
-        Ok(NONE)
+        Ok(Confinement::NONE)
     }
 }

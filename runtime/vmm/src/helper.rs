@@ -8,17 +8,18 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use serde::{Deserialize, Serialize};
 
-use super::confine::Rules;
+use super::confine::{Confinement, Rules};
 use super::{VmmError, krun, qemu, signals, with_causes};
 
 /// The hidden subcommand.
@@ -35,6 +36,9 @@ pub(super) const ORPHAN_GRACE: Duration = Duration::from_secs(10);
 
 /// How long another VM may take to release its disk: as long as a VM without a host has to end.
 const DISK_TIMEOUT: Duration = ORPHAN_GRACE.saturating_add(Duration::from_secs(5));
+
+/// How long a helper may take until it has confined itself: it waits for its disks before.
+const REPORT_TIMEOUT: Duration = DISK_TIMEOUT.saturating_add(Duration::from_secs(60));
 
 /// The path of standard output, the console's pipe, for interfaces that need a path.
 pub(super) const STDOUT_PATH: &str = if cfg!(target_os = "linux") {
@@ -97,6 +101,43 @@ pub fn locate(configured: Option<&Path>) -> Result<PathBuf, VmmError> {
     env::current_exe().map_err(VmmError::io("cannot find the running program's own file"))
 }
 
+/// The environment that a helper process keeps: what libraries, QEMU, virtiofsd and blockbox itself
+/// look up. The rest is the user's, and may hold passwords that a guest which takes over its
+/// monitor could read.
+const ENVIRONMENT: [&str; 21] = [
+    "BLOCKBOX_HELPER",
+    "BLOCKBOX_HOME",
+    "BLOCKBOX_KERNEL",
+    "BLOCKBOX_LOG",
+    "BLOCKBOX_QEMU",
+    "BLOCKBOX_VIRTIOFSD",
+    "DYLD_FALLBACK_LIBRARY_PATH",
+    "DYLD_LIBRARY_PATH",
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "LD_LIBRARY_PATH",
+    "LD_PRELOAD",
+    "LLVM_PROFILE_FILE",
+    "PATH",
+    "QEMU_MODULE_DIR",
+    "RUST_BACKTRACE",
+    "RUST_LOG",
+    "TMPDIR",
+    "TZ",
+    "XDG_RUNTIME_DIR",
+];
+
+/// Returns a command that runs `helper` with little of this process's environment.
+pub fn command(helper: &Path) -> Command {
+    let mut command = Command::new(helper);
+    let kept = ENVIRONMENT.into_iter();
+    command
+        .env_clear()
+        .envs(kept.filter_map(|name| Some((name, env::var_os(name)?))));
+    command
+}
+
 pub(super) fn arguments(launch: &Launch) -> Result<[String; 2], VmmError> {
     let json = serde_json::to_string(launch)
         .map_err(|error| VmmError::io("cannot describe the VM")(error.into()))?;
@@ -155,11 +196,24 @@ fn hold(disk: &Path) -> Result<(), VmmError> {
     Ok(())
 }
 
-/// Confines this process and its threads. Call it while there is a single thread.
+/// Confines this process and its threads, and reports to the host what is in force: one byte on the
+/// control channel, before the guest uses it. Call it while there is a single thread.
 pub(super) fn enforce(rules: Option<&Rules>) -> Result<(), VmmError> {
-    let confined = rules.map(Rules::enforce).transpose();
-    confined.map_err(VmmError::io("cannot confine the virtual machine"))?;
+    let failed = || VmmError::io("cannot confine the virtual machine");
+    let confined = rules.map(Rules::enforce).transpose().map_err(failed())?;
+    let report = [confined.unwrap_or(Confinement::NONE).to_byte()];
+    rustix::io::write(io::stdin(), &report).map_err(|errno| failed()(errno.into()))?;
     Ok(())
+}
+
+/// Waits for the report of [`enforce`]; `None` if the process ended without one.
+pub(super) fn read_report(mut channel: &UnixStream) -> Option<Confinement> {
+    let mut report = [0];
+    channel.set_read_timeout(Some(REPORT_TIMEOUT)).ok()?;
+    let read = channel.read_exact(&mut report);
+    channel.set_read_timeout(None).ok()?;
+    read.ok()?;
+    Confinement::from_byte(report[0])
 }
 
 /// Returns when the host's end of the control channel is closed.

@@ -35,7 +35,7 @@ pub struct HostReport {
     pub chosen: Option<String>,
     /// The capabilities of each available monitor.
     pub capabilities: BTreeMap<&'static str, Capabilities>,
-    /// How the processes of VMs are confined.
+    /// How the processes of VMs and gateways can be confined.
     pub confinement: Confinement,
 }
 

@@ -6,15 +6,15 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{Command, ExitStatus};
-use std::sync::Arc;
+use std::process::ExitStatus;
 use std::sync::mpsc::Receiver;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use serde_json::Value;
 
 use super::alias::Aliases;
-use super::confine::Rules;
+use super::confine::{Confinement, Rules};
 use super::console::Console;
 use super::events::{Events, VmEvent, Watch};
 use super::helper::{self, Launch};
@@ -36,6 +36,8 @@ pub struct VmExit {
 pub struct Vm {
     vmm: Vmm,
     channel: UnixStream,
+    /// The report of the VM's process, once it was read.
+    confinement: OnceLock<Option<Confinement>>,
     console: Console,
     process: Arc<Process>,
     events: Events,
@@ -184,7 +186,7 @@ impl Vm {
             .console_end
             .try_clone()
             .map_err(VmmError::io("cannot duplicate a pipe"))?;
-        let mut command = Command::new(helper);
+        let mut command = helper::command(helper);
         command
             .args(helper::arguments(launch)?)
             .args(hold)
@@ -196,6 +198,7 @@ impl Vm {
         Ok(Vm {
             vmm,
             channel,
+            confinement: OnceLock::new(),
             console: Console::capture(ends.console, ends.log),
             process,
             events: Events::default(),
@@ -211,9 +214,19 @@ impl Vm {
         self.vmm
     }
 
-    /// Returns the host's end of the control channel, which closes when the VM ends.
+    /// Returns the host's end of the control channel, which closes when the VM ends. Waits until
+    /// the VM's process has confined itself.
     pub fn channel(&self) -> io::Result<UnixStream> {
+        // The process reports that before the guest's first message.
+        self.confinement();
         self.channel.try_clone()
+    }
+
+    /// Returns how the VM's process has confined itself, and waits until it has; `None` if it ended
+    /// before.
+    pub fn confinement(&self) -> Option<Confinement> {
+        let report = || helper::read_report(&self.channel);
+        *self.confinement.get_or_init(report)
     }
 
     /// Returns the last console output of the guest's kernel and init, and of the monitor itself.

@@ -1,6 +1,7 @@
 //! A store with a bootable image.
 
 use std::io::Write;
+use std::path::Path;
 use std::process::{Child, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,15 @@ use super::layout::{Compression, Layout};
 
 /// A timeout that suffices on a busy machine.
 pub(crate) const LONG: Duration = Duration::from_secs(120);
+
+/// The path of virtiofsd on Debian 12; other systems have others.
+pub(crate) const VIRTIOFSD: &str = "/usr/lib/qemu/virtiofsd";
+
+/// Returns whether folders can be shared here.
+pub(crate) fn can_share() -> bool {
+    let found = Path::new(VIRTIOFSD).is_file() || std::env::var_os("BLOCKBOX_VIRTIOFSD").is_some();
+    found && rustix::process::geteuid().is_root()
+}
 
 pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()

@@ -159,7 +159,11 @@ fn a_gateway_is_confined_and_ends_with_its_sandbox() {
     for line in ["NoNewPrivs:\t1", "Seccomp:\t2"] {
         assert!(status.contains(line), "{status}");
     }
-    let monitor = inspect(&guest, "box")["state"]["monitor_pid"].as_i64();
+    let state = inspect(&guest, "box")["state"].clone();
+    let said = state["gateway_confinement"].as_str().unwrap();
+    assert!(said.ends_with("seccomp"), "{said}");
+    assert!(guest.blockbox.ok(["doctor"]).contains(said));
+    let monitor = state["monitor_pid"].as_i64();
     kill(i32::try_from(monitor.unwrap()).unwrap());
     until("the gateway ends", || {
         let stat = std::fs::read_to_string(format!("/proc/{process}/stat"));

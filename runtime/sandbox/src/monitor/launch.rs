@@ -4,7 +4,6 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::process::Command;
 use std::thread;
 
 use super::SUBCOMMAND;
@@ -24,7 +23,7 @@ pub(crate) fn launch(store: &Store, name: &str, lock: Lock) -> Result<Connection
     let (ours, theirs) = UnixStream::pair().map_err(failed())?;
     let log = store.sandbox(name).join(LOG);
     let log = File::create(&log).map_err(Error::io(&log))?;
-    let mut child = Command::new(&helper)
+    let mut child = blockbox_vmm::helper::command(&helper)
         .args([
             OsStr::new(SUBCOMMAND),
             store.root().as_os_str(),

@@ -351,7 +351,8 @@ impl Life {
         })?;
         self.held = plan.take_held();
         self.state.vmm = Some(plan.vmm().to_string());
-        self.state.confinement = Some(plan.confinement());
+        self.state.confinement = None;
+        self.state.gateway_confinement = None;
         let resume = self.resume.take();
         // A copy waits until it is resumed, so it starts while the gateway does.
         let copy = resume.map(|resume| (self.start_copy(&plan, &resume), resume));
@@ -376,6 +377,7 @@ impl Life {
                 (vm, session)
             }
         };
+        self.state.confinement = vm.confinement().map(|confinement| confinement.to_string());
         let session = Arc::new(session);
         self.monitor.lock().session = Some(Arc::clone(&session));
         Ok((vm, session))
@@ -432,7 +434,9 @@ impl Life {
             inner.gateway_lost = false;
         }
         let (monitor, gateway) = (Arc::clone(&self.monitor), Arc::clone(gateway));
-        self.state.ports = gateway.bound()?.to_vec();
+        let started = gateway.started()?;
+        self.state.ports = started.bound.ports.clone();
+        self.state.gateway_confinement = Some(started.confinement.clone());
         super::thread("gateway", move || {
             gateway.follow();
             monitor.gateway_ended(&gateway);

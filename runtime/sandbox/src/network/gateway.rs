@@ -9,13 +9,12 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use blockbox_net::helper::Started;
+use blockbox_net::helper::{Running, Started};
 use blockbox_net::host_resolver::{HostResolver, host_addresses};
-use blockbox_net::{BoundPort, Request, Response, Status};
+use blockbox_net::{Request, Response, Status};
 use blockbox_store::spec::Network;
 use blockbox_vmm::NetworkCard;
 use blockbox_vmm::process::Process;
@@ -46,7 +45,7 @@ pub(crate) struct Gateway {
     network: Network,
     host: Mutex<Host>,
     /// Set once the gateway has answered.
-    ports: OnceLock<Vec<BoundPort>>,
+    started: OnceLock<Running>,
     search: Vec<String>,
 }
 
@@ -58,8 +57,8 @@ struct Host {
 }
 
 impl Gateway {
-    /// Starts the gateway of a sandbox, which binds the published ports: [`bound`](Self::bound)
-    /// waits for that. Also returns the machine's network card.
+    /// Starts the gateway of a sandbox, which binds the published ports:
+    /// [`started`](Self::started) waits for that. Also returns the machine's network card.
     ///
     /// # Errors
     ///
@@ -69,7 +68,7 @@ impl Gateway {
         let failed = || Error::io(&helper);
         let (frames, machine) = UnixStream::pair().map_err(failed())?;
         let (control, theirs) = UnixStream::pair().map_err(failed())?;
-        let mut command = Command::new(&helper);
+        let mut command = blockbox_vmm::helper::command(&helper);
         command
             .arg(SUBCOMMAND)
             .stdin(OwnedFd::from(theirs))
@@ -92,24 +91,25 @@ impl Gateway {
             control: Mutex::new(control),
             network: network.clone(),
             host: Mutex::new(host),
-            ports: OnceLock::new(),
+            started: OnceLock::new(),
             search,
         };
         Ok((gateway, card))
     }
 
-    /// Waits until the gateway has bound the published ports, and returns them.
+    /// Waits until the gateway has bound the published ports and confined itself, and returns its
+    /// report.
     ///
     /// # Errors
     ///
     /// [`Error::Gateway`] names the port that cannot be published.
-    pub(crate) fn bound(&self) -> Result<&[BoundPort]> {
+    pub(crate) fn started(&self) -> Result<&Running> {
         let mut control = lock(&self.control);
-        if let Some(ports) = self.ports.get() {
-            return Ok(ports);
+        if let Some(started) = self.started.get() {
+            return Ok(started);
         }
         match receive(&mut control, START) {
-            Ok(Started::Bound(bound)) => Ok(self.ports.get_or_init(|| bound.ports)),
+            Ok(Started::Running(running)) => Ok(self.started.get_or_init(|| running)),
             Ok(Started::Failed { message }) => Err(Error::Gateway(message)),
             Ok(_) => Err(Error::Gateway("an unknown answer".to_owned())),
             Err(error) => Err(not_started(&self.process, &error)),

@@ -88,9 +88,7 @@ pub(super) fn enter(machine: &Machine) -> Result<ExitCode, VmmError> {
         qemu.arg(words(arg, &files)?);
     }
     let io = VmmError::io(format!("cannot run {}", machine.program.display()));
-    if cfg!(target_os = "linux") {
-        helper::enforce(machine.rules.as_ref())?;
-    }
+    helper::enforce(machine.rules.as_ref())?;
     become_qemu(&mut qemu, machine.parent).map_err(io)
 }
 

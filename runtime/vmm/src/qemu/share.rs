@@ -67,7 +67,7 @@ pub(crate) fn start(
         log.try_clone()
             .map_err(VmmError::io("cannot duplicate a pipe"))
     };
-    let mut command = Command::new(helper);
+    let mut command = helper::command(helper);
     command
         .args(helper::arguments(&helper::Launch::Share(server))?)
         .stdin(Stdio::from(OwnedFd::from(listener)))
