@@ -443,6 +443,34 @@ fn children(process: u64) -> Vec<u64> {
 }
 
 #[test]
+fn a_machine_with_too_many_devices_is_refused_before_a_volume_is_made() {
+    let layout = common::layout::Layout::new()
+        .layer(
+            &TarBuilder::new().dir("etc").finish(),
+            common::layout::Compression::None,
+        )
+        .finish();
+    let blockbox = common::Blockbox::new();
+    let image = layout.reference();
+    let volumes: Vec<_> = (0..9).map(|i| format!("v{i}:/v{i}")).collect();
+    let options = volumes.iter().flat_map(|volume| ["-v", volume]);
+    for command in ["run", "create"] {
+        let words = [command, "-q", "--name", "x"].into_iter();
+        let words = words.chain(options.clone()).chain([&*image, "true"]);
+        let error = blockbox.fails(words);
+        assert!(error.contains("12"), "{error}");
+        assert_eq!(blockbox.ok(["volume", "ls", "-q"]), "");
+        assert_eq!(blockbox.ok(["ps", "-aq"]), "");
+    }
+    // One disk for all mounts of a volume.
+    let folders: Vec<_> = (0..9).map(|i| format!("v:/v{i}")).collect();
+    let options = folders.iter().flat_map(|volume| ["-v", volume]);
+    let words = ["create", "-q", "--name", "x"].into_iter();
+    blockbox.ok(words.chain(options).chain([&*image, "true"]));
+    assert_eq!(blockbox.ok(["volume", "ls", "-q"]), "v\n");
+}
+
+#[test]
 fn a_disk_that_cannot_be_a_volume_of_that_size_leaves_none_behind() {
     let blockbox = common::Blockbox::without_kernel();
     let folder = tempfile::tempdir().unwrap();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
-use crate::mounts::Lowered;
+use crate::mounts::{self, Lowered};
 use crate::network::{self, Gateway};
 use crate::root::{Held, Root};
 use crate::secrets::Value;
@@ -98,11 +98,7 @@ impl Plan {
         if let Some((gateway, _)) = gateway.as_ref().filter(|_| publishes) {
             gateway.started()?;
         }
-        let choice = match choice(spec.machine.vmm) {
-            // Only QEMU can keep memory in a file.
-            Choice::Auto if spec.machine.forkable => Choice::Qemu,
-            choice => choice,
-        };
+        let choice = choice_of(&spec.machine);
         let vmm = Vmm::choose_telling(choice, &kernel, &store.kernels(), None, &mut on_wait)?;
         let disk = root.path();
         let mut config = if spec.diskless {
@@ -234,6 +230,27 @@ fn choice(choice: VmmChoice) -> Choice {
         VmmChoice::Qemu => Choice::Qemu,
         _ => Choice::Auto,
     }
+}
+
+/// Returns the monitor to choose for a machine.
+fn choice_of(machine: &Machine) -> Choice {
+    match choice(machine.vmm) {
+        // Only QEMU can keep memory in a file.
+        Choice::Auto if machine.forkable => Choice::Qemu,
+        choice => choice,
+    }
+}
+
+/// Checks that a machine can have the devices of this sandbox.
+///
+/// # Errors
+///
+/// [`VmmError::TooManyDevices`].
+pub(crate) fn check_devices(spec: &Spec) -> Result<()> {
+    // The image, and the writable disk or init's.
+    let disks = 2 + usize::from(spec.network.is_connected());
+    let devices = disks + mounts::device_count(&spec.mounts);
+    Ok(choice_of(&spec.machine).check_devices(devices)?)
 }
 
 /// Checks that a guest can use this host name unchanged.

@@ -1,6 +1,7 @@
 //! Mounts of a sandbox: checked when it is made, and converted to devices and guest messages when
 //! it boots.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -21,7 +22,8 @@ const FILES: &str = "shared";
 ///
 /// # Errors
 ///
-/// [`Error::MountTarget`], [`Error::MountSource`]; if an image is missing.
+/// [`Error::MountTarget`], [`Error::MountSource`]; if an image is missing;
+/// [`VmmError::TooManyDevices`](blockbox_vmm::VmmError::TooManyDevices).
 pub(crate) fn prepare(store: &Store, spec: &mut Spec) -> Result<()> {
     check_targets(&spec.mounts)?;
     for mount in &mut spec.mounts {
@@ -44,6 +46,7 @@ pub(crate) fn prepare(store: &Store, spec: &mut Spec) -> Result<()> {
             check_subpath(&mount.target, subpath)?;
         }
     }
+    crate::boot::check_devices(spec)?;
     // Done last, so that an error elsewhere leaves no new volume.
     for mount in &spec.mounts {
         if let MountSource::Volume { name, .. } = &mount.source {
@@ -51,6 +54,26 @@ pub(crate) fn prepare(store: &Store, spec: &mut Spec) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Returns how many devices [`Lowered::new`] makes of these mounts.
+pub(crate) fn device_count(mounts: &[Mount]) -> usize {
+    let devices: HashSet<_> = mounts
+        .iter()
+        .filter_map(|mount| match &mount.source {
+            MountSource::Tmpfs { .. } => None,
+            MountSource::Volume { name, .. } => Some(("volume", name.into(), false)),
+            MountSource::Image {
+                manifest_digest, ..
+            } => Some(("image", manifest_digest.into(), false)),
+            MountSource::Bind { path } if path.is_dir() => {
+                Some(("folder", path.clone(), mount.read_only))
+            }
+            // A file is in a folder of its own.
+            _ => Some(("file", mount.target.clone().into(), false)),
+        })
+        .collect();
+    devices.len()
 }
 
 fn check_targets(mounts: &[Mount]) -> Result<()> {

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::device::{DiskFormat, MemoryBacking};
 use super::qemu::share;
-use super::{VmConfig, Vmm, VmmError, qcow2};
+use super::{Accel, Choice, VmConfig, Vmm, VmmError, hypervisor, qcow2};
 
 /// The capabilities of a monitor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -76,17 +76,28 @@ impl Vmm {
     }
 }
 
+impl Choice {
+    /// Checks, without a trial boot, that a monitor of this host can have `asked` disks, network
+    /// cards and shares together.
+    ///
+    /// # Errors
+    ///
+    /// [`VmmError::TooManyDevices`].
+    pub fn check_devices(self, asked: usize) -> Result<(), VmmError> {
+        let check = |vmm: Vmm| vmm.capabilities().check_devices(vmm, asked);
+        let qemu = || check(Vmm::Qemu { accel: Accel::Tcg });
+        match self {
+            Choice::Libkrun => check(Vmm::Libkrun),
+            Choice::Auto if hypervisor::may_work() => check(Vmm::Libkrun).or_else(|_| qemu()),
+            Choice::Auto | Choice::Qemu => qemu(),
+        }
+    }
+}
+
 impl Capabilities {
     /// Returns an error if `config` needs what `vmm` cannot do.
     pub(super) fn check(&self, vmm: Vmm, config: &VmConfig) -> Result<(), VmmError> {
-        let devices = device_count(config);
-        if devices > self.devices {
-            return Err(VmmError::TooManyDevices {
-                vmm,
-                asked: devices,
-                most: self.devices,
-            });
-        }
+        self.check_devices(vmm, device_count(config))?;
         let unsupported = |what| Err(VmmError::Unsupported { vmm, what });
         if !config.shares.is_empty() && !self.shares {
             return Err(VmmError::NoShareServer);
@@ -115,6 +126,15 @@ impl Capabilities {
         Ok(())
     }
 
+    /// Returns an error if a machine cannot have this number of devices.
+    fn check_devices(&self, vmm: Vmm, asked: usize) -> Result<(), VmmError> {
+        let most = self.devices;
+        match asked > most {
+            true => Err(VmmError::TooManyDevices { vmm, asked, most }),
+            false => Ok(()),
+        }
+    }
+
     /// Returns whether a slot is free for one more device.
     pub(super) fn has_room(&self, config: &VmConfig) -> bool {
         device_count(config) < self.devices
@@ -128,7 +148,7 @@ fn device_count(config: &VmConfig) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Accel, Disk};
+    use crate::Disk;
 
     const QEMU: Vmm = Vmm::Qemu { accel: Accel::Tcg };
 

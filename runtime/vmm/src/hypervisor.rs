@@ -90,6 +90,11 @@ pub fn verdict(
     }
 }
 
+/// Returns whether hardware virtualisation may work, as far as that is known without a trial.
+pub(super) fn may_work() -> bool {
+    device().is_ok() && !runs_pvm_guests_only(Path::new("/sys/module"))
+}
+
 /// As [`verdict`], if libkrun is requested by name. A cached failure is then not used: a success is
 /// read from the cache, a failure is tried again, for at most 30 seconds.
 pub fn verdict_anew(
