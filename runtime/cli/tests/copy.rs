@@ -10,7 +10,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use common::guest::Guest;
+use common::guest::{Guest, text};
 use serde_json::json;
 use testkit::{TarBuilder, oracle, walk};
 
@@ -76,16 +76,36 @@ fn source() -> tempfile::TempDir {
     folder
 }
 
+/// What is listed of the mounts.
+const MOUNT_POINTS: &str = "A /a\nA /a/b\nA /a/b/c\nA /scratch\n";
+
+/// Adds the mount points to a list of changes, in order.
+fn with_mount_points(changes: &str) -> String {
+    let mut lines: Vec<_> = changes.lines().chain(MOUNT_POINTS.lines()).collect();
+    lines.sort_by_key(|line| line[2..].to_owned());
+    lines.iter().map(|line| format!("{line}\n")).collect()
+}
+
 #[test]
 fn changes_are_listed_and_exported_whether_the_sandbox_runs_or_not() {
     let Some(guest) = guest() else {
         return;
     };
     let blockbox = &guest.blockbox;
-    blockbox.ok(["run", "-d", "--name", "one", &guest.image]);
-    assert_eq!(blockbox.ok(["diff", "one"]), "");
+    let mounts = ["-v", "data:/a/b/c", "--tmpfs", "/scratch"];
+    let words = [
+        &["run", "-d", "--name", "one"],
+        &mounts[..],
+        &[&guest.image],
+    ]
+    .concat();
+    blockbox.ok(words);
+    // As with docker, folders that were made to mount on are there, and what init itself needs is
+    // no change.
+    assert_eq!(blockbox.ok(["diff", "one"]), MOUNT_POINTS);
     guest.sh("one", CHANGES);
-    assert_eq!(blockbox.ok(["diff", "one"]), DIFF);
+    let diff = with_mount_points(DIFF);
+    assert_eq!(blockbox.ok(["diff", "one"]), diff);
     let folder = tempfile::tempdir().unwrap();
     let tar = |name: &str| folder.path().join(name).display().to_string();
     let (running, stopped) = (tar("running.tar"), tar("stopped.tar"));
@@ -96,11 +116,20 @@ fn changes_are_listed_and_exported_whether_the_sandbox_runs_or_not() {
         "echo x > /etc/written && busybox rm /etc/written && busybox sync",
     );
     blockbox.ok(["stop", "-t", "0", "one"]);
-    assert_eq!(blockbox.ok(["diff", "one"]), DIFF);
+    assert_eq!(blockbox.ok(["diff", "one"]), diff);
     blockbox.ok(["export", "one", "-o", &stopped]);
+    let committed = tar("committed.tar");
+    blockbox.ok(["commit", "one", "committed"]);
+    blockbox.ok(["create", "--name", "two", "committed"]);
+    blockbox.ok(["export", "two", "-o", &committed]);
+    let listed = oracle("tar").map(|mut tar| tar.args(["-tf", &committed]).output().unwrap());
+    let listed = listed.map_or_else(String::new, |output| text(&output.stdout));
     let Some(mut program) = oracle("tar") else {
         return;
     };
+    for mount_point in ["./a/b/c/", "./scratch/"] {
+        assert!(listed.lines().any(|line| line == mount_point), "{listed}");
+    }
     let root = folder.path().join("root");
     fs::create_dir(&root).unwrap();
     let status = program.args(["-xpf", &stopped, "-C"]).arg(&root).status();
@@ -110,6 +139,14 @@ fn changes_are_listed_and_exported_whether_the_sandbox_runs_or_not() {
     assert_eq!(read("layers/dir/new"), "new\n");
     assert!(!root.join("layers/gone").exists() && !root.join("layers/dir/old").exists());
     assert_eq!(read("layers/renamed/inside"), "x");
+    for mount_point in ["a/b/c", "scratch"] {
+        assert!(
+            fs::read_dir(root.join(mount_point))
+                .unwrap()
+                .next()
+                .is_none()
+        );
+    }
     let new = fs::metadata(root.join("new")).unwrap();
     assert_eq!((new.mode() & 0o7777, new.nlink()), (0o4711, 2));
     if rustix::process::geteuid().is_root() {
