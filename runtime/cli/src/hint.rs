@@ -148,6 +148,11 @@ fn of_sandbox(error: &Error) -> Option<String> {
             ImageUser::Snapshot(name) => format!("`blockbox snapshot rm {name}` first"),
             _ => return None,
         },
+        Error::ImageDamaged { image, .. } => {
+            format!(
+                "`blockbox image verify --repair {image}` or `blockbox pull {image}` puts it back"
+            )
+        }
         Error::UseUnknown { user, .. } => match user {
             ImageUser::Sandbox(name) => format!("`blockbox rm -f {name}` removes it"),
             ImageUser::Snapshot(name) => format!("`blockbox snapshot rm -f {name}` removes it"),

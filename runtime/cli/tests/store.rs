@@ -172,6 +172,27 @@ fn making_a_sandbox_restores_a_truncated_or_missing_layer() {
 }
 
 #[test]
+fn starting_a_sandbox_over_a_truncated_layer_names_the_command_that_repairs_it() {
+    let blockbox = Blockbox::new();
+    let layout = layout(7);
+    let image = layout.reference();
+    blockbox.ok(["create", "-q", "--name", "x", &image, "true"]);
+    let layer = blockbox.inspect(&image).layers.remove(1);
+    let whole = fs::read(&layer).unwrap();
+    // In the image's folder, too: both are one file.
+    let file = OpenOptions::new().write(true).open(&layer).unwrap();
+    file.set_len(5).unwrap();
+    let error = blockbox.fails(["start", "x"]);
+    let repair = format!("blockbox image verify --repair {image}");
+    assert!(
+        error.contains("is damaged") && error.contains(&repair),
+        "{error}"
+    );
+    blockbox.ok(["image", "verify", "--repair", &image]);
+    assert_eq!(fs::read(&layer).unwrap(), whole);
+}
+
+#[test]
 fn a_store_of_version_1_is_checked_by_its_disks_lengths_and_then_by_checksums() {
     let blockbox = Blockbox::new();
     let layout = layout(2);

@@ -79,7 +79,7 @@ impl Plan {
         notice: &dyn Fn(&str),
     ) -> Result<Self> {
         let kernel = check(store, &spec.machine)?;
-        root.check()?;
+        root.check(&spec.image.asked)?;
         let mut held: Vec<_> = root.hold()?.into_iter().collect();
         let mut on_wait = |wait| {
             if let Wait::Trial(time) = wait {

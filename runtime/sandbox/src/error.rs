@@ -25,6 +25,14 @@ pub enum Error {
         /// One of its users.
         user: ImageUser,
     },
+    /// A file of an image is missing or truncated.
+    #[error("image {image:?} is damaged")]
+    ImageDamaged {
+        /// The image.
+        image: String,
+        /// The error of opening its disk.
+        source: Box<blockbox_convert::Error>,
+    },
     /// An image or a volume may be in use: the record of a sandbox or a snapshot cannot be read.
     #[error("{object} may be used by {user}, whose record cannot be read")]
     UseUnknown {

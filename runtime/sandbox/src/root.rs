@@ -71,15 +71,19 @@ impl Root {
     ///
     /// # Errors
     ///
-    /// [`convert::Error::Vmdk`].
-    pub(crate) fn check(&self) -> Result<()> {
-        if let Self::Image(image) = self {
-            vmdk::Disk::open(image.disk()).map_err(|source| convert::Error::Vmdk {
-                path: image.disk(),
-                source,
-            })?;
+    /// [`Error::ImageDamaged`], with `name` as the image's.
+    pub(crate) fn check(&self, name: &str) -> Result<()> {
+        let Self::Image(image) = self else {
+            return Ok(());
+        };
+        let path = image.disk();
+        match vmdk::Disk::open(&path) {
+            Ok(_) => Ok(()),
+            Err(source) => Err(Error::ImageDamaged {
+                image: name.to_owned(),
+                source: Box::new(convert::Error::Vmdk { path, source }),
+            }),
         }
-        Ok(())
     }
 
     /// Sets the format of a machine's first disk, if it is not an image's.

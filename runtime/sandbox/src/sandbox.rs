@@ -198,6 +198,8 @@ impl Sandbox {
         }
         let (lock, info) = self.take()?;
         let spec = options.spec.as_ref().unwrap_or(&info.spec);
+        // Here, and not only in the monitor, for an error of its own kind.
+        Root::of(&self.store, spec)?.check(&spec.image.asked)?;
         crate::boot::check(&self.store, &spec.machine)?;
         let secrets = secrets::read(&spec.secrets, &options.secrets)?;
         Boot::launch(self, lock, options.spec, secrets, None)
