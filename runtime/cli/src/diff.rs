@@ -7,7 +7,8 @@ use blockbox::store::Store;
 use clap::Args;
 use serde::Serialize;
 
-use super::output::{Format, print_json, printable};
+use super::output::{print_json, printable};
+use super::template::{Output, print_each};
 
 /// List what changed in a sandbox since its image: `A` added, `C` changed, `D` deleted. The disk of
 /// a running sandbox is frozen meanwhile.
@@ -16,9 +17,9 @@ pub(super) struct Diff {
     /// The sandbox's name, or the beginning of its id
     #[arg(value_name = "NAME")]
     name: String,
-    /// How to print it
-    #[arg(long, value_enum, default_value_t)]
-    format: Format,
+    /// How to print it: table, json, or a template such as `{{.Path}}`
+    #[arg(long, default_value = "table", value_name = "FORMAT")]
+    format: Output,
 }
 
 #[derive(Serialize)]
@@ -34,8 +35,10 @@ impl Diff {
             kind: change.kind.letter(),
             path: format!("/{}", printable(&change.path)),
         });
-        if self.format == Format::Json {
-            return print_json(&rows.collect::<Vec<_>>());
+        match &self.format {
+            Output::Json => return print_json(&rows.collect::<Vec<_>>()),
+            Output::Template(template) => return print_each(template, &rows.collect::<Vec<_>>()),
+            Output::Table => {}
         }
         let mut out = BufWriter::new(io::stdout().lock());
         for row in rows {

@@ -11,7 +11,8 @@ use clap::Args;
 use fsmerge::{DeviceNumber, Kind, Tree};
 use serde::Serialize;
 
-use super::output::{Format, Table, bytes, print_json, printable};
+use super::output::{Table, bytes, print_json, printable};
+use super::template::{Output, print_each};
 
 /// Show the layers of an image, or those that define a path.
 #[derive(Debug, Args)]
@@ -22,9 +23,9 @@ pub(super) struct History {
     /// A path in the image; symbolic links are not followed
     #[arg(value_name = "PATH")]
     path: Option<PathBuf>,
-    /// How to print it
-    #[arg(long, value_enum, default_value_t)]
-    format: Format,
+    /// How to print it: table, json, or a template such as `{{.CreatedBy}}`
+    #[arg(long, default_value = "table", value_name = "FORMAT")]
+    format: Output,
 }
 
 #[derive(Serialize)]
@@ -81,9 +82,10 @@ impl History {
                 created_by: commands.next().unwrap_or_default(),
             });
         }
-        match self.format {
-            Format::Json => print_json(&layers),
-            Format::Table => {
+        match &self.format {
+            Output::Json => print_json(&layers),
+            Output::Template(template) => print_each(template, &layers),
+            Output::Table => {
                 let mut table = Table::new(["LAYER", "DIFF ID", "SIZE", "CREATED BY"]);
                 for row in layers {
                     let (layer, size) = (row.layer.to_string(), bytes(row.bytes));
@@ -123,9 +125,10 @@ impl History {
             "no layer has {}",
             report.path
         );
-        match self.format {
-            Format::Json => print_json(&report),
-            Format::Table => {
+        match &self.format {
+            Output::Json => print_json(&report),
+            Output::Template(template) => print_each(template, &report.layers),
+            Output::Table => {
                 let mut table = Table::new(["LAYER", "DIFF ID", "SAYS", ""]);
                 for row in &report.layers {
                     let shown = if report.inode == Some(row.layer) {

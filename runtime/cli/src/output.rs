@@ -40,24 +40,31 @@ impl<const N: usize> Table<N> {
     }
 
     pub(super) fn print(&self) -> anyhow::Result<()> {
-        let mut out = io::stdout().lock();
-        let width = |column: usize| {
-            self.rows
-                .iter()
-                .map(|row| row[column].chars().count())
-                .max()
-                .unwrap_or(0)
-        };
-        let widths: [usize; N] = std::array::from_fn(width);
-        for row in &self.rows {
-            let mut line = String::new();
-            for (cell, width) in row.iter().zip(widths) {
-                line += &format!("{cell:width$}   ");
-            }
-            writeln!(out, "{}", line.trim_end())?;
-        }
-        Ok(())
+        print_columns(&self.rows)
     }
+}
+
+/// Prints rows in columns that are as wide as their widest cell.
+pub(super) fn print_columns<S: AsRef<str>>(rows: &[impl AsRef<[S]>]) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    let mut widths = Vec::new();
+    for row in rows {
+        for (column, cell) in row.as_ref().iter().enumerate() {
+            let width = cell.as_ref().chars().count();
+            match widths.get_mut(column) {
+                Some(widest) => *widest = width.max(*widest),
+                None => widths.push(width),
+            }
+        }
+    }
+    for row in rows {
+        let mut line = String::new();
+        for (cell, width) in row.as_ref().iter().zip(&widths) {
+            line += &format!("{:width$}   ", cell.as_ref());
+        }
+        writeln!(out, "{}", line.trim_end())?;
+    }
+    Ok(())
 }
 
 /// Escapes bytes that are not text, and control characters.

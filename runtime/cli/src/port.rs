@@ -8,6 +8,9 @@ use blockbox::store::Store;
 use blockbox::{Error, Sandbox};
 use clap::Args;
 
+use super::output::print_json;
+use super::template::{Output, print_each};
+
 /// Show where the ports of a running sandbox are published.
 #[derive(Debug, Args)]
 pub(super) struct Port {
@@ -17,6 +20,9 @@ pub(super) struct Port {
     /// Only this port of the sandbox
     #[arg(value_parser = guest_port, value_name = "GUEST[/udp]")]
     port: Option<(u16, Protocol)>,
+    /// How to print them: table, json, or a template such as `{{.Host}}`
+    #[arg(long, default_value = "table", value_name = "FORMAT")]
+    format: Output,
 }
 
 fn guest_port(text: &str) -> Result<(u16, Protocol), String> {
@@ -37,25 +43,27 @@ impl Port {
         if !info.state.status.is_active() {
             return Err(Error::NotRunning(self.name).into());
         }
-        let mut out = std::io::stdout().lock();
-        let Some((guest, protocol)) = self.port else {
-            for port in &info.state.ports {
-                writeln!(out, "{}/{} -> {}", port.guest, port.protocol, port.host)?;
+        let mut ports = info.state.ports;
+        if let Some((guest, protocol)) = self.port {
+            ports.retain(|port| (port.guest, port.protocol) == (guest, protocol));
+            if ports.is_empty() {
+                bail!(
+                    "sandbox {:?} does not publish {guest}/{protocol}",
+                    self.name
+                );
             }
-            return Ok(());
-        };
-        let ports = info.state.ports.iter();
-        let mut found = ports
-            .filter(|port| (port.guest, port.protocol) == (guest, protocol))
-            .peekable();
-        if found.peek().is_none() {
-            bail!(
-                "sandbox {:?} does not publish {guest}/{protocol}",
-                self.name
-            );
         }
-        for port in found {
-            writeln!(out, "{}", port.host)?;
+        match &self.format {
+            Output::Json => return print_json(&ports),
+            Output::Template(template) => return print_each(template, &ports),
+            Output::Table => {}
+        }
+        let mut out = std::io::stdout().lock();
+        for port in &ports {
+            match self.port {
+                Some(_) => writeln!(out, "{}", port.host)?,
+                None => writeln!(out, "{}/{} -> {}", port.guest, port.protocol, port.host)?,
+            }
         }
         Ok(())
     }

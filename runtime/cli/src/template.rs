@@ -7,6 +7,8 @@ use anyhow::bail;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::output::print_columns;
+
 /// How a command prints its result.
 #[derive(Clone, Debug)]
 pub(super) enum Output {
@@ -31,14 +33,21 @@ impl FromStr for Output {
 }
 
 /// Text with fields of a JSON document: `{{.Name}}`, `{{.State.Status}}`, `{{json .Labels}}`,
-/// `{{json .}}`.
+/// `{{json .}}`. After `table `, tabs separate columns with headings.
 #[derive(Clone, Debug)]
-pub(super) struct Template(Vec<Part>);
+pub(super) struct Template {
+    parts: Vec<Part>,
+    table: bool,
+}
 
 #[derive(Clone, Debug)]
 enum Part {
     Text(String),
-    Field { path: Vec<String>, json: bool },
+    Field {
+        path: Vec<String>,
+        json: bool,
+        heading: String,
+    },
 }
 
 impl FromStr for Template {
@@ -46,7 +55,8 @@ impl FromStr for Template {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let mut parts = Vec::new();
-        let mut rest = text;
+        let columns = text.strip_prefix("table ");
+        let mut rest = columns.map_or(text, str::trim_start);
         while let Some((before, after)) = rest.split_once("{{") {
             parts.push(Part::Text(unescape(before)));
             let (action, after) = after
@@ -67,6 +77,7 @@ impl FromStr for Template {
                     .map(normal)
                     .collect(),
                 json,
+                heading: heading(path.rsplit('.').next().unwrap_or_default()),
             });
             rest = after;
         }
@@ -74,7 +85,8 @@ impl FromStr for Template {
             return Err(format!("{text:?} is neither table, json nor a template"));
         }
         parts.push(Part::Text(unescape(rest)));
-        Ok(Self(parts))
+        let table = columns.is_some();
+        Ok(Self { parts, table })
     }
 }
 
@@ -83,10 +95,10 @@ impl Template {
     /// do not matter.
     pub(super) fn render(&self, value: &Value) -> anyhow::Result<String> {
         let mut out = String::new();
-        for part in &self.0 {
+        for part in &self.parts {
             match part {
                 Part::Text(text) => out += text,
-                Part::Field { path, json } => {
+                Part::Field { path, json, .. } => {
                     let mut found = value;
                     for name in path {
                         let field = found.as_object().and_then(|object| {
@@ -110,15 +122,47 @@ impl Template {
         }
         Ok(out)
     }
+
+    /// Returns the headings of a table's columns, in the template's own text.
+    fn headings(&self) -> String {
+        let parts = self.parts.iter().map(|part| match part {
+            Part::Text(text) => text.as_str(),
+            Part::Field { heading, .. } => heading,
+        });
+        parts.collect()
+    }
 }
 
 /// Prints each row with a template.
 pub(super) fn print_each(template: &Template, rows: &[impl Serialize]) -> anyhow::Result<()> {
+    let rows = rows
+        .iter()
+        .map(|row| template.render(&serde_json::to_value(row)?));
+    let mut rows: Vec<String> = rows.collect::<anyhow::Result<_>>()?;
+    if template.table {
+        rows.insert(0, template.headings());
+        let cells = rows.iter().map(|row| row.split('\t').collect::<Vec<_>>());
+        return print_columns(&cells.collect::<Vec<_>>());
+    }
     let mut out = std::io::stdout().lock();
     for row in rows {
-        writeln!(out, "{}", template.render(&serde_json::to_value(row)?)?)?;
+        writeln!(out, "{row}")?;
     }
     Ok(())
+}
+
+/// Returns the heading of a field: `ExitCode` and `exit_code` are `EXIT CODE`.
+fn heading(name: &str) -> String {
+    let mut out = String::new();
+    let mut lower = false;
+    for c in name.chars() {
+        if c == '_' || (lower && c.is_uppercase()) {
+            out.push(' ');
+        }
+        lower = c.is_lowercase();
+        out.extend(c.to_uppercase().filter(|c| *c != '_'));
+    }
+    out
 }
 
 /// Returns a field's name without case and underscores.
@@ -151,7 +195,12 @@ mod tests {
         }
         let missing = "{{.Nothing}}".parse::<Template>().unwrap().render(&value);
         assert!(missing.unwrap_err().to_string().contains("nothing"));
-        for wrong in ["names", "{{.Name", "{{Name}}", ""] {
+        let table = "table {{.Name}}\\t{{.ExitCode}} {{.exit_code}}";
+        let table = table.parse::<Template>().unwrap();
+        assert!(table.table);
+        assert_eq!(table.headings(), "NAME\tEXIT CODE EXIT CODE");
+        assert_eq!(table.render(&value).unwrap(), "a\t3 3");
+        for wrong in ["names", "table names", "{{.Name", "{{Name}}", ""] {
             assert!(wrong.parse::<Template>().is_err(), "{wrong}");
         }
     }

@@ -445,6 +445,10 @@ fn dockers_spellings_and_exit_statuses_are_supported() {
     let blockbox = Blockbox::new();
     let script = "echo a long command that no table shows as a whole";
     blockbox.ok(["create", "--name", "box", &image, "sh", "-c", script]);
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("new"), "new").unwrap();
+    let new = folder.path().join("new").display().to_string();
+    blockbox.ok(["cp", &new, "box:/new"]);
     let value = |args: &[&str]| -> Value { serde_json::from_str(&blockbox.ok(args)).unwrap() };
     let id = &value(&["inspect", "box"])[0]["id"];
     let id = id.as_str().unwrap();
@@ -459,6 +463,31 @@ fn dockers_spellings_and_exit_statuses_are_supported() {
         assert_eq!(value(args)[0]["manifest_digest"], shown["manifest_digest"]);
     }
     blockbox.fails(["inspect", "--type", "image", "box"]);
+    for (args, printed) in [
+        (
+            &[
+                "ps",
+                "-a",
+                "--format",
+                r"table {{.Name}}\t{{.ExitCode}}\t{{.Status}}",
+            ][..],
+            "NAME   EXIT CODE   STATUS\nbox                created\n",
+        ),
+        (
+            &["ps", "--format", r"table {{.Name}}\t{{.Status}}"],
+            "NAME   STATUS\n",
+        ),
+        (
+            &["image", "history", "--format", "{{.Layer}}", &image],
+            "0\n",
+        ),
+        (
+            &["diff", "--format", "{{.Kind}}{{.Path}}", "box"],
+            "A/new\n",
+        ),
+    ] {
+        assert_eq!(blockbox.ok(args), printed, "{args:?}");
+    }
     assert_eq!(value(&["inspect", "--type=container", "box"])[0]["id"], id);
     for (args, code) in [
         (&["kill", "-s", "FOO", "box"][..], 1),

@@ -62,6 +62,13 @@ fn published_ports_reach_servers_on_any_address_of_the_guest() {
         assert!(ps.contains(&format!("{port}->{end}")), "{ps}");
         assert!(listed.contains(&format!("{end} -> {port}\n")), "{listed}");
     }
+    let template = [
+        "port",
+        "--format",
+        "{{.Guest}}/{{.Protocol}} -> {{.Host}}",
+        "box",
+    ];
+    assert_eq!(guest.blockbox.ok(template), listed);
     let one = guest.blockbox.ok(["port", "box", "7/udp"]);
     assert_eq!(one, format!("{}\n", ports[3]));
     assert!(guest.blockbox.fails(["port", "box", "9"]).contains("9/tcp"));
