@@ -29,7 +29,19 @@ impl Clock {
 
     /// Sets the guest's clock if a minute has passed, or if the host's clock jumped.
     pub(super) fn look(&mut self, session: &Arc<Session>) {
-        let now = (Instant::now(), SystemTime::now());
+        if !self.is_due((Instant::now(), SystemTime::now())) {
+            return;
+        }
+        let session = Arc::clone(session);
+        super::thread("clock", move || {
+            if let Err(error) = session.set_clock() {
+                tracing::debug!("the guest's clock cannot be set: {}", with_causes(&error));
+            }
+        });
+    }
+
+    /// Returns whether the guest's clock must be set when the host's two clocks show this.
+    fn is_due(&mut self, now: (Instant, SystemTime)) -> bool {
         let passed = now.0.saturating_duration_since(self.looked.0);
         let jumped = match now.1.duration_since(self.looked.1) {
             Ok(shown) => shown.abs_diff(passed) > JUMP,
@@ -37,15 +49,41 @@ impl Clock {
             Err(_) => true,
         };
         self.looked = now;
-        if !jumped && now.0.saturating_duration_since(self.set) < SET_CLOCK {
-            return;
+        let due = jumped || now.0.saturating_duration_since(self.set) >= SET_CLOCK;
+        if due {
+            self.set = now.0;
         }
-        self.set = now.0;
-        let session = Arc::clone(session);
-        super::thread("clock", move || {
-            if let Err(error) = session.set_clock() {
-                tracing::debug!("the guest's clock cannot be set: {}", with_causes(&error));
-            }
-        });
+        due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_guests_clock_is_set_every_minute_and_after_the_host_slept_or_its_clock_jumped() {
+        let mut clock = Clock::new();
+        let mut now = clock.looked;
+        let second = Duration::from_secs(1);
+        let hour = 3600 * second;
+        // How far each clock advances, and whether the guest's is then set.
+        for (monotonic, shown, back, due) in [
+            (second, second, false, false),
+            // The host slept: its monotonic clock stood still.
+            (second, hour, false, true),
+            (second, second, false, false),
+            // The host's clock was set backwards, and a little forwards.
+            (second, hour, true, true),
+            (second, 3 * second, false, true),
+            (second, second + second / 2, false, false),
+            (58 * second, 58 * second, false, false),
+            (second, second, false, true),
+            (second, second, false, false),
+        ] {
+            now.0 += monotonic;
+            now.1 = if back { now.1 - shown } else { now.1 + shown };
+            assert_eq!(clock.is_due(now), due, "{monotonic:?} {shown:?}");
+        }
     }
 }
