@@ -120,6 +120,11 @@ fn changes_are_listed_and_exported_whether_the_sandbox_runs_or_not() {
     blockbox.ok(["export", "one", "-o", &stopped]);
     let committed = tar("committed.tar");
     blockbox.ok(["commit", "one", "committed"]);
+    let archive = format!("oci-archive:{}:v1", tar("archive"));
+    blockbox.ok(["commit", "one", &archive]);
+    blockbox.ok(["pull", "-q", &archive]);
+    let top = |image: &str| blockbox.inspect(image).layers.pop().unwrap();
+    assert_eq!(top(&archive), top("committed"));
     blockbox.ok(["create", "--name", "two", "committed"]);
     blockbox.ok(["export", "two", "-o", &committed]);
     let listed = oracle("tar").map(|mut tar| tar.args(["-tf", &committed]).output().unwrap());
@@ -178,6 +183,14 @@ fn copies_are_the_same_into_and_out_of_a_running_and_a_stopped_sandbox() {
     };
     guest.sh("one", "busybox mkdir -p /run/up /layers/up; busybox sync");
     copies("/layers/up");
+    blockbox.ok(["cp", "-L", &at("tree/link"), "one:/run/followed"]);
+    assert_eq!(
+        guest.sh(
+            "one",
+            "cat /run/followed; test -L /run/followed || echo no link"
+        ),
+        "from the host\nno link\n"
+    );
     // A tmpfs, which is not on a disk.
     copies("/run/up");
     let seen =

@@ -142,6 +142,12 @@ fn a_sandbox_in_the_background_is_used_by_many_clients_and_stopped() {
         "{stats}"
     );
     assert!(stats[0]["processes"].as_u64().unwrap() >= 1, "{stats}");
+    let mut streaming = start(blockbox, &["stats", "--format", "{{.Name}}", "web"]);
+    let rounds = BufReader::new(streaming.stdout.take().unwrap()).lines();
+    let rounds: Vec<_> = rounds.take(2).map(Result::unwrap).collect();
+    assert_eq!(rounds, ["web", "web"]);
+    streaming.kill().unwrap();
+    streaming.wait().unwrap();
     assert!(blockbox.ok(["top", "web"]).contains("trap"));
     blockbox.ok(["rename", "web", "site"]);
     assert_eq!(blockbox.ok(["ps", "--format", "{{.Name}}"]), "site\n");
@@ -171,6 +177,11 @@ fn a_sandbox_in_the_background_is_used_by_many_clients_and_stopped() {
         3 + usize::from(last.stdout.is_empty())
     );
     assert_eq!(blockbox.ok(["logs", "--since", "0s", "site"]), "");
+    let time = stamped.split(' ').next().unwrap();
+    assert_eq!(blockbox.ok(["logs", "--since", time, "site"]), "up\n");
+    let year: u32 = time[..4].parse().unwrap();
+    let later = format!("{}{}", year + 1, &time[4..]);
+    assert_eq!(blockbox.ok(["logs", "--since", &later, "site"]), "");
     assert!(blockbox.ok(["logs", "--boot", "site"]).is_ascii());
 
     // Commands that wait, or follow the log, see the end.
@@ -401,6 +412,98 @@ fn a_killed_monitor_takes_its_machine_along_and_is_noticed() {
         .unwrap()
         .count();
     assert_eq!(left, 0, "locks are left");
+}
+
+/// Returns the processes that a monitor has started.
+fn children(monitor: &str) -> Vec<String> {
+    let tasks = std::fs::read_dir(format!("/proc/{monitor}/task")).unwrap();
+    let of_task = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("children"));
+    let lists: Vec<_> = tasks
+        .flatten()
+        .filter_map(|task| of_task(task).ok())
+        .collect();
+    let children = lists.iter().flat_map(|list| list.split_whitespace());
+    children.map(str::to_owned).collect()
+}
+
+fn kill(process: &str) {
+    let status = std::process::Command::new("kill")
+        .args(["-9", process])
+        .status();
+    assert!(status.unwrap().success());
+}
+
+/// The machine crashes; then the host: no process is left, and no socket.
+#[test]
+fn a_crashed_machine_and_a_host_that_went_down_leave_a_sandbox_that_starts_or_is_removed() {
+    let Some(mut guest) = Guest::new(json!({})) else {
+        return;
+    };
+    // The folder of sockets, which a host that starts again does not have.
+    let run = tempfile::tempdir().unwrap();
+    let sockets = run.path().join("run");
+    std::fs::create_dir(&sockets).unwrap();
+    guest.blockbox.set("XDG_RUNTIME_DIR", &sockets);
+    let ok = |args: &[&str]| guest.blockbox.ok(args);
+    let ended = |name: &str| {
+        until("its end", || {
+            let format = "{{.Status}} {{.ExitCode}}";
+            let filter = format!("name={name}");
+            let listed = ok(&["ps", "-a", "--filter", &filter, "--format", format]);
+            (!listed.starts_with("running")).then_some(listed)
+        })
+    };
+    ok(&[
+        "run",
+        "-d",
+        "--name",
+        "a",
+        &guest.image,
+        "--",
+        "sleep",
+        "1000",
+    ]);
+    ok(&[
+        "exec",
+        "a",
+        "sh",
+        "-c",
+        "echo kept > /file; /bin/busybox sync",
+    ]);
+    let monitor = guest.state("a").unwrap()["monitor_pid"].to_string();
+    let machine = children(&monitor).into_iter().find(|child| {
+        let line = std::fs::read(format!("/proc/{child}/cmdline")).unwrap();
+        text(&line).contains("qemu-system-")
+    });
+    kill(&machine.unwrap());
+    assert_eq!(ended("a"), "failed \n");
+    assert_eq!(ok(&["ps", "-q"]), "");
+    ok(&["start", "a"]);
+    assert_eq!(ok(&["exec", "a", "cat", "/file"]), "kept\n");
+
+    let monitor = guest.state("a").unwrap()["monitor_pid"].to_string();
+    let mut processes = children(&monitor);
+    processes.push(monitor);
+    kill(processes.last().unwrap());
+    std::fs::remove_dir_all(&sockets).unwrap();
+    std::fs::create_dir(&sockets).unwrap();
+    assert_eq!(ended("a"), "exited 137\n");
+    until("the end of all processes", || {
+        let alive = |process: &String| {
+            let stat = std::fs::read_to_string(format!("/proc/{process}/stat"));
+            // If orphans are not reaped here, they stay zombies.
+            stat.is_ok_and(|stat| !stat.contains(") Z "))
+        };
+        (!processes.iter().any(alive)).then_some(())
+    });
+    ok(&["start", "a"]);
+    assert_eq!(ok(&["exec", "a", "cat", "/file"]), "kept\n");
+    let monitor = guest.state("a").unwrap()["monitor_pid"].to_string();
+    kill(&monitor);
+    std::fs::remove_dir_all(&sockets).unwrap();
+    std::fs::create_dir(&sockets).unwrap();
+    ok(&["rm", "-f", "a"]);
+    assert_eq!(ok(&["ps", "-aq"]), "");
 }
 
 /// Restart policies and time limits.

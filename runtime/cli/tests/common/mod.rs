@@ -18,6 +18,8 @@ use tempfile::TempDir;
 /// A store in a temporary folder, and the `blockbox` command working on it.
 pub(crate) struct Blockbox {
     home: TempDir,
+    /// Further variables of the command.
+    variables: Vec<(String, PathBuf)>,
 }
 
 impl Blockbox {
@@ -35,7 +37,10 @@ impl Blockbox {
     /// Returns one whose store has no kernel.
     pub(crate) fn without_kernel() -> Self {
         let home = tempfile::tempdir().unwrap();
-        Self { home }
+        Self {
+            home,
+            variables: Vec::new(),
+        }
     }
 
     pub(crate) fn home(&self) -> &Path {
@@ -46,8 +51,14 @@ impl Blockbox {
         let mut command = Command::new(env!("CARGO_BIN_EXE_blockbox"));
         command
             .env("BLOCKBOX_HOME", self.home.path())
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null());
         command
+    }
+
+    /// Sets a variable of the command.
+    pub(crate) fn set(&mut self, name: &str, value: &Path) {
+        self.variables.push((name.to_owned(), value.to_owned()));
     }
 
     pub(crate) fn output(&self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Output {

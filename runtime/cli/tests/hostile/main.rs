@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::guest::Guest;
+use common::guest::{Guest, until};
 use serde_json::{Value, json};
 
 /// A timeout that suffices on a busy machine.
@@ -63,6 +63,52 @@ fn run(guest: &Guest, machines: &Machines, name: &str) -> Child {
         .unwrap()
 }
 
+/// Returns the most memory that a process has had, in KiB; `None` if it has ended.
+fn peak(process: u64) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM"))?;
+    line.split_whitespace().nth(1)?.parse().ok()
+}
+
+#[test]
+fn a_guest_that_forks_without_end_costs_its_monitor_no_memory_and_is_stopped_or_killed() {
+    let Some(guest) = Guest::new(json!({})) else {
+        return;
+    };
+    let blockbox = &guest.blockbox;
+    let bomb = "b() { b | b & }; b; sleep 100000";
+    guest.detached(&["--name", "bomb", "--memory", "256M"], &["sh", "-c", bomb]);
+    for (words, status) in [
+        (&["stop", "-t", "0", "bomb"][..], "exited"),
+        (&["kill", "bomb"], "exited"),
+        (&["rm", "-f", "bomb"], ""),
+    ] {
+        let monitor = guest.state("bomb").unwrap()["monitor_pid"]
+            .as_u64()
+            .unwrap();
+        let format = ["stats", "--no-stream", "--format", "{{.Processes}}", "bomb"];
+        until("many processes", || {
+            let output = blockbox.output(format);
+            // A guest may also be too busy to answer.
+            let count = String::from_utf8_lossy(&output.stdout)
+                .trim()
+                .parse::<u64>();
+            (!output.status.success() || count.is_ok_and(|count| count > 100)).then_some(())
+        });
+        let kib = peak(monitor).unwrap();
+        assert!(kib < MEMORY, "{words:?}: {kib} KiB");
+        let began = Instant::now();
+        blockbox.ok(words);
+        blockbox.output(["wait", "bomb"]);
+        assert!(began.elapsed() < LONG, "{words:?}");
+        let format = ["ps", "-a", "--format", "{{.Status}}"];
+        assert_eq!(blockbox.ok(format).trim(), status);
+        if !status.is_empty() {
+            blockbox.ok(["start", "bomb"]);
+        }
+    }
+}
+
 #[test]
 fn noise_instead_of_frames_ends_the_sandbox_with_one_error() {
     let Some(guest) = Guest::new(json!({})) else {
@@ -104,13 +150,8 @@ fn a_guest_that_never_answers_or_floods_its_console_can_be_removed() {
         };
         // Long enough for a flood to have an effect.
         std::thread::sleep(Duration::from_secs(1));
-        if let Ok(status) = std::fs::read_to_string(format!("/proc/{monitor}/status")) {
-            let peak = status
-                .lines()
-                .find(|line| line.starts_with("VmHWM"))
-                .unwrap();
-            let kib: u64 = peak.split_whitespace().nth(1).unwrap().parse().unwrap();
-            assert!(kib < MEMORY, "{name}: {peak}");
+        if let Some(kib) = peak(monitor) {
+            assert!(kib < MEMORY, "{name}: {kib} KiB");
         }
         let removed = Instant::now();
         guest.blockbox.ok(["rm", "-f", name]);
