@@ -41,8 +41,21 @@ struct Diagnosis {
 }
 
 impl Doctor {
+    /// Returns whether this needs no store where there is none yet.
+    pub(super) fn only_reads(&self) -> bool {
+        !self.fix
+    }
+
     pub(super) fn execute(self, store: &Store) -> anyhow::Result<ExitCode> {
-        let probe = || vmm::probe(self.kernel.as_deref(), store.root(), &store.kernels(), None);
+        // A kernel is made ready, and the verdict kept, in the store, if there is one.
+        let aside = match store.kernels().is_dir() {
+            true => None,
+            false => Some(tempfile::tempdir()?),
+        };
+        let cache = aside
+            .as_ref()
+            .map_or_else(|| store.kernels(), |aside| aside.path().to_owned());
+        let probe = || vmm::probe(self.kernel.as_deref(), store.root(), &cache, None);
         let mut report = probe();
         if self.fix && report.kernel.is_none() {
             let pull = ocipull::Options::default();

@@ -107,6 +107,13 @@ fn of_store(error: &store::Error) -> Option<String> {
             let name = folder_of(path, 1)?.display();
             format!("`blockbox snapshot rm -f {name}` removes the snapshot")
         }
+        store::Error::NotAStore { .. } => {
+            "name an empty folder, or one that does not exist, with --home or $BLOCKBOX_HOME".into()
+        }
+        store::Error::Owner { uid, .. } => {
+            let user = user_name(*uid).unwrap_or_else(|| format!("'#{uid}'"));
+            format!("run it as `sudo -u {user} blockbox …`, or with another folder in --home")
+        }
         store::Error::References { .. } => {
             "`blockbox image verify --repair` writes it again of what can be read of it; the images are there".into()
         }
@@ -117,6 +124,19 @@ fn of_store(error: &store::Error) -> Option<String> {
 /// Returns the name of a folder that a file is in; 1 is the nearest.
 fn folder_of(path: &Path, level: usize) -> Option<&OsStr> {
     path.ancestors().nth(level)?.file_name()
+}
+
+/// Returns the name of a user of this host, if the file of users has it.
+fn user_name(uid: u32) -> Option<String> {
+    let users = std::fs::read_to_string("/etc/passwd").ok()?;
+    let user = users.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
+    })?;
+    // The name becomes part of a command line.
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    user.chars().all(is_plain).then_some(user)
 }
 
 fn of_conversion(error: &convert::Error) -> Option<String> {

@@ -78,6 +78,14 @@ impl ImageFile {
 }
 
 impl Image {
+    /// Returns whether this needs no store where there is none yet.
+    pub(super) fn only_reads(&self) -> bool {
+        matches!(
+            self,
+            Self::Ls(_) | Self::Rm(_) | Self::Inspect(_) | Self::History(_)
+        )
+    }
+
     pub(super) fn execute(self, store: &Store) -> anyhow::Result<ExitCode> {
         match self {
             Self::Ls(images) => images.execute(store)?,

@@ -49,6 +49,11 @@ pub(super) struct Ls {
 }
 
 impl Kernel {
+    /// Returns whether this needs no store where there is none yet.
+    pub(super) fn only_reads(&self) -> bool {
+        matches!(self, Self::Ls(_))
+    }
+
     pub(super) fn execute(self, store: &Store) -> anyhow::Result<()> {
         match self {
             Self::Install(command) => command.execute(store),

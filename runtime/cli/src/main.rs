@@ -208,6 +208,41 @@ enum Command {
     Man(manual::Man),
 }
 
+impl Command {
+    /// Returns whether this needs no store where there is none yet.
+    fn only_reads(&self) -> bool {
+        match self {
+            Self::Start(_)
+            | Self::Exec(_)
+            | Self::Attach(_)
+            | Self::Logs(_)
+            | Self::Stop(_)
+            | Self::Restart(_)
+            | Self::Kill(_)
+            | Self::Wait(_)
+            | Self::Cp(_)
+            | Self::Diff(_)
+            | Self::Export(_)
+            | Self::Images(_)
+            | Self::Df(_)
+            | Self::Ps(_)
+            | Self::Rm(_)
+            | Self::Inspect(_)
+            | Self::Stats(_)
+            | Self::Top(_)
+            | Self::Port(_)
+            | Self::Net(_)
+            | Self::Events(_) => true,
+            Self::Doctor(doctor) => doctor.only_reads(),
+            Self::Image(image) => image.only_reads(),
+            Self::Volume(volume) => volume.only_reads(),
+            Self::Snapshot(snapshot) => snapshot.only_reads(),
+            Self::Kernel(kernel) => kernel.only_reads(),
+            _ => false,
+        }
+    }
+}
+
 /// Runs the command line of this process.
 fn main() -> ExitCode {
     if let Some(status) = blockbox::helper::run_if_asked() {
@@ -287,11 +322,18 @@ fn usage(mut error: clap::Error) -> ExitCode {
 
 fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let home = arguments.home;
+    let root = || {
+        home.or_else(Store::default_root)
+            .ok_or_else(|| anyhow::anyhow!("no home folder: set BLOCKBOX_HOME"))
+    };
+    // Commands that make nothing do not make a store either, for instance where a mistyped path
+    // leads.
+    let reads = arguments.command.only_reads();
     let store = || -> anyhow::Result<Store> {
-        let root = home
-            .or_else(Store::default_root)
-            .ok_or_else(|| anyhow::anyhow!("no home folder: set BLOCKBOX_HOME"))?;
-        Ok(Store::open(root)?)
+        Ok(match reads {
+            true => Store::open_existing(root()?)?,
+            false => Store::open(root()?)?,
+        })
     };
     match arguments.command {
         Command::Pull(command) => command.execute(&store()?),

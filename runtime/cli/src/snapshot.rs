@@ -152,6 +152,14 @@ pub(super) struct Import {
 }
 
 impl Snapshot {
+    /// Returns whether this needs no store where there is none yet.
+    pub(super) fn only_reads(&self) -> bool {
+        matches!(
+            self,
+            Self::Ls(_) | Self::Inspect(_) | Self::Verify(_) | Self::Rm(_) | Self::Export(_)
+        )
+    }
+
     pub(super) fn execute(self, store: &Store) -> anyhow::Result<ExitCode> {
         match self {
             Self::Create(command) => command.execute(store)?,

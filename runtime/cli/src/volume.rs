@@ -137,6 +137,14 @@ pub(super) struct Import {
 }
 
 impl Command {
+    /// Returns whether this needs no store where there is none yet.
+    pub(super) fn only_reads(&self) -> bool {
+        matches!(
+            self,
+            Self::Ls(_) | Self::Rm(_) | Self::Inspect(_) | Self::Grow(_) | Self::Export(_)
+        )
+    }
+
     pub(super) fn execute(self, store: &Store) -> anyhow::Result<ExitCode> {
         match self {
             Self::Create(create) => {

@@ -402,6 +402,7 @@ fn gc_removes_stale_kernels_verdicts_and_what_killed_processes_left() {
         return;
     }
     let kernels = blockbox.home().join("kernel");
+    blockbox.ok(["gc"]);
     blockbox.output(["doctor"]);
     let current: Vec<_> = fs::read_dir(&kernels)
         .unwrap()

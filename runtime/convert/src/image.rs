@@ -31,8 +31,7 @@ pub(crate) fn layer_link(index: usize) -> String {
 pub fn list(store: &Store) -> Result<Vec<Digest>> {
     let folder = store.images();
     let mut found = Vec::new();
-    for entry in fs::read_dir(&folder).map_err(Error::io(&folder))? {
-        let name = entry.map_err(Error::io(&folder))?.file_name();
+    for name in blockbox_store::names(&folder)? {
         let name = name.to_string_lossy();
         let algorithm = match name.len() {
             128 => "sha512",

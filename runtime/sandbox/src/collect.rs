@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use blockbox_convert::image;
-use blockbox_store::{Error, Exclusive, Spec, Store, remove};
+use blockbox_store::{Exclusive, Spec, Store, remove};
 use blockbox_vmm::kernel;
 use serde::Serialize;
 
@@ -129,9 +129,8 @@ pub(crate) fn stale_kernels(store: &Store) -> Result<Vec<PathBuf>> {
 }
 
 pub(crate) fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
-    let entries = fs::read_dir(folder).map_err(Error::io(folder))?;
-    let paths = entries.map(|entry| Ok(entry.map_err(Error::io(folder))?.path()));
-    paths.collect()
+    let names = blockbox_store::names(folder)?.into_iter();
+    Ok(names.map(|name| folder.join(name)).collect())
 }
 
 /// Returns the bytes that all files under `path` take on the host; hard links to one file are

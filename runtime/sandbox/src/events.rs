@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
 
 use blockbox_store::{Spec, Store, state};
@@ -60,12 +60,14 @@ fn append(store: &Store, event: &Event) -> io::Result<()> {
     let path = store.root().join(NAME);
     let mut line = serde_json::to_vec(event)?;
     line.push(b'\n');
-    let mut file = File::options().create(true).append(true).open(&path)?;
+    let mut options = File::options();
+    options.create(true).append(true).mode(0o600);
+    let mut file = options.open(&path)?;
     if file.metadata()?.len() >= LIMIT {
         // If two processes do this at once, the second one rotates a nearly empty file: only events
         // are lost.
         fs::rename(&path, store.root().join(format!("{NAME}.1")))?;
-        file = File::options().create(true).append(true).open(&path)?;
+        file = options.open(&path)?;
     }
     // A single write, so that lines of several processes do not mix.
     file.write_all(&line)

@@ -200,11 +200,8 @@ impl Volume {
     /// If the store cannot be read.
     pub fn list(store: &Store) -> Result<Vec<Self>> {
         let folder = store.volumes();
-        let mut names = Vec::new();
-        for entry in fs::read_dir(&folder).map_err(Error::io(&folder))? {
-            let name = entry.map_err(Error::io(&folder))?.file_name();
-            names.extend(name.into_string().ok());
-        }
+        let names = blockbox_store::names(&folder)?.into_iter();
+        let mut names: Vec<_> = names.filter_map(|name| name.into_string().ok()).collect();
         names.sort();
         let found = names.iter().filter_map(|name| Self::open(store, name).ok());
         Ok(found.collect())

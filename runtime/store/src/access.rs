@@ -63,13 +63,12 @@ impl Store {
     pub fn unused_layers(&self) -> Result<Vec<PathBuf>> {
         let folder = self.layers();
         let mut unused = Vec::new();
-        for entry in fs::read_dir(&folder).map_err(Error::io(&folder))? {
-            let entry = entry.map_err(Error::io(&folder))?;
-            let meta = entry.metadata().map_err(Error::io(entry.path()))?;
-            let is_layer = entry.path().extension().is_some_and(|e| e == "erofs");
+        for path in crate::names(&folder)?.iter().map(|name| folder.join(name)) {
+            let meta = fs::symlink_metadata(&path).map_err(Error::io(&path))?;
+            let is_layer = path.extension().is_some_and(|e| e == "erofs");
             // An image holds its layers by hard links.
             if is_layer && meta.nlink() == 1 {
-                unused.push(entry.path());
+                unused.push(path);
             }
         }
         Ok(unused)

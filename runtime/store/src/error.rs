@@ -28,6 +28,22 @@ pub enum Error {
         /// The latest version that this program knows.
         known: u32,
     },
+    /// A folder is not a store, and has other files.
+    #[error("{}: not a store: it has {}, which is of something else", root.display(), entry.strip_prefix(root).unwrap_or(entry).display())]
+    NotAStore {
+        /// The folder.
+        root: PathBuf,
+        /// A file or folder in it.
+        entry: PathBuf,
+    },
+    /// The store belongs to another user.
+    #[error("{}: the store belongs to the user with id {uid}, and only that user can use it", root.display())]
+    Owner {
+        /// The store's folder.
+        root: PathBuf,
+        /// The user id of its owner.
+        uid: u32,
+    },
     /// The file with the store's version holds something else.
     #[error("{}: {found:?} is not the version of a store", path.display())]
     NoVersion {

@@ -33,6 +33,7 @@ mod artefacts;
 pub mod atomic;
 mod checksum;
 mod error;
+mod found;
 mod listing;
 mod lock;
 mod meter;
@@ -45,9 +46,14 @@ pub mod spec;
 pub mod state;
 mod version;
 
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use ocipull::Digest;
+
+use found::Found;
 
 pub use access::{Exclusive, Shared, remove};
 pub use artefacts::Artefacts;
@@ -94,22 +100,56 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`Error::Version`] if a later version of this program wrote the store; [`Error::Io`].
+    /// [`Error::Version`] if a later version of this program wrote the store; [`Error::NotAStore`]
+    /// if `root` has other files, and [`Error::Owner`] if it is the store of another user, both of
+    /// which stay as they are; [`Error::Io`].
     pub fn open(root: impl Into<PathBuf>) -> Result<Self> {
         let root = root.into();
-        let found = version::read(&root)?;
+        let mut found = found::find(&root)?;
+        // One process at a time decides what the folder is, and writes the version first: no other
+        // process takes a new store for a folder of somebody else.
+        let mut _lock = None;
+        if found != Found::Version(version::CURRENT) {
+            permissions::make_folder(&root)?;
+            let folder = File::open(&root).map_err(Error::io(&root))?;
+            folder.lock().map_err(Error::io(&root))?;
+            _lock = Some(folder);
+            found = found::find(&root)?;
+            if found == Found::Nothing {
+                version::write(&root)?;
+            }
+        }
         for folder in FOLDERS {
             permissions::make_folder(&root.join(folder))?;
         }
         // Other processes, whose working directory may differ, open the disks by these paths.
         let root = root.canonicalize().map_err(Error::io(&root))?;
-        permissions::own(&root)?;
         let store = Self { root };
-        if found != Some(version::CURRENT) {
-            permissions::upgrade(&store)?;
-            version::write(&store)?;
+        match found {
+            Found::Nothing => {}
+            Found::Version(version::CURRENT) => permissions::own(&store)?,
+            Found::Version1 | Found::Version(_) => {
+                permissions::upgrade(&store)?;
+                version::write(store.root())?;
+            }
         }
         Ok(store)
+    }
+
+    /// As [`open`](Self::open), but does not create a store where there is none: it has no images
+    /// and no sandboxes, and nothing can be made in it.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn open_existing(root: impl Into<PathBuf>) -> Result<Self> {
+        let root = root.into();
+        match found::find(&root)? {
+            Found::Nothing => Ok(Self {
+                root: std::path::absolute(&root).map_err(Error::io(&root))?,
+            }),
+            Found::Version1 | Found::Version(_) => Self::open(root),
+        }
     }
 
     /// Returns `$BLOCKBOX_HOME`, else `blockbox` in the XDG data folder (`$XDG_DATA_HOME`, else
@@ -238,5 +278,21 @@ impl Store {
     /// Locks the sandbox `name`; `None` if it is running.
     pub fn lock_sandbox(&self, name: &str) -> Result<Option<Lock>> {
         Lock::try_acquire(self.sandbox_lock(name))
+    }
+}
+
+/// Returns the names in a folder of a store; none if it does not exist, as in a store that was not
+/// made yet.
+///
+/// # Errors
+///
+/// [`Error::Io`].
+pub fn names(folder: &Path) -> Result<Vec<OsString>> {
+    match fs::read_dir(folder) {
+        Ok(entries) => entries
+            .map(|entry| Ok(entry.map_err(Error::io(folder))?.file_name()))
+            .collect(),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(e) => Err(Error::io(folder)(e)),
     }
 }

@@ -1,6 +1,5 @@
 //! Listings that a damaged record does not stop.
 
-use std::fs;
 use std::path::Path;
 
 use crate::error::{Error, Result};
@@ -52,14 +51,9 @@ impl<T> Listing<T> {
     ///
     /// [`Error::Io`] if `parent` cannot be read.
     pub(crate) fn read(parent: &Path, read: impl Fn(&Path) -> Result<Option<T>>) -> Result<Self> {
-        let mut names = Vec::new();
-        for entry in fs::read_dir(parent).map_err(Error::io(parent))? {
-            let name = entry.map_err(Error::io(parent))?.file_name();
-            // Folders whose name begins with a dot are being made or removed.
-            if !name.as_encoded_bytes().starts_with(b".") {
-                names.push(name);
-            }
-        }
+        let mut names = crate::names(parent)?;
+        // Folders whose name begins with a dot are being made or removed.
+        names.retain(|name| !name.as_encoded_bytes().starts_with(b"."));
         names.sort();
         let (mut found, mut damaged) = (Vec::new(), Vec::new());
         for name in names {

@@ -24,17 +24,20 @@ pub(super) fn make_folder(path: &Path) -> Result<()> {
         .map_err(Error::io(path))
 }
 
-/// Lets only the owner enter the store's folders.
-pub(super) fn own(root: &Path) -> Result<()> {
-    set(root, FOLDER)?;
+/// Lets only the owner enter the store's folders. The store's own folder and that of kernels may
+/// have been made by the user, whose permissions they keep.
+pub(super) fn own(store: &Store) -> Result<()> {
     FOLDERS
         .iter()
-        .try_for_each(|folder| set(&root.join(folder), FOLDER))
+        .filter(|folder| **folder != "kernel")
+        .try_for_each(|folder| set(&store.root().join(folder), FOLDER))
 }
 
 /// Gives the files of a store of an earlier version, which all users could read, the permissions of
 /// new files.
 pub(super) fn upgrade(store: &Store) -> Result<()> {
+    set(store.root(), FOLDER)?;
+    own(store)?;
     for layer in entries(&store.layers())? {
         set(&layer, READ_ONLY)?;
     }
@@ -110,20 +113,41 @@ mod tests {
         fs::set_permissions(store.root(), Permissions::from_mode(0o755)).unwrap();
         let store = Store::open(dir.path()).unwrap();
         for folder in FOLDERS.map(|folder| store.root().join(folder)) {
-            assert_eq!(mode(&folder), FOLDER, "{}", folder.display());
+            let kept = folder.ends_with("kernel");
+            let wanted = if kept { 0o755 } else { FOLDER };
+            assert_eq!(mode(&folder), wanted, "{}", folder.display());
         }
-        assert_eq!(mode(store.root()), FOLDER);
+        assert_eq!(mode(store.root()), 0o755);
+    }
+
+    #[test]
+    fn a_new_store_is_private_and_a_folder_that_was_there_keeps_its_mode() {
+        let dir = tempfile::tempdir().unwrap();
+        let made = Store::open(dir.path().join("made")).unwrap();
+        assert_eq!(mode(made.root()), FOLDER);
+        let there = dir.path().join("there");
+        fs::create_dir(&there).unwrap();
+        fs::set_permissions(&there, Permissions::from_mode(0o1777)).unwrap();
+        let store = Store::open(&there).unwrap();
+        Store::open(&there).unwrap();
+        assert_eq!(mode(&there), 0o1777);
+        assert_eq!(mode(&store.images()), FOLDER);
     }
 
     #[test]
     fn files_of_a_store_of_version_1_get_the_permissions_of_new_ones() {
         let dir = tempfile::tempdir().unwrap();
+        let digest = "a".repeat(64);
         let files = [
-            ("layers/a.erofs", READ_ONLY),
-            ("images/b/fsmeta.erofs", READ_ONLY),
-            ("sandboxes/c/upper.ext4", WRITABLE),
+            (format!("layers/{digest}.erofs"), READ_ONLY),
+            (format!("images/{digest}/fsmeta.erofs"), READ_ONLY),
+            ("sandboxes/c/sandbox.json".to_owned(), WRITABLE),
+            ("sandboxes/c/upper.ext4".to_owned(), WRITABLE),
         ];
-        for (file, _) in files {
+        for folder in ["kernel", "locks"] {
+            fs::create_dir(dir.path().join(folder)).unwrap();
+        }
+        for (file, _) in &files {
             let path = dir.path().join(file);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(&path, "x").unwrap();
@@ -131,7 +155,7 @@ mod tests {
         }
         Store::open(dir.path()).unwrap();
         for (file, wanted) in files {
-            let path = dir.path().join(file);
+            let path = dir.path().join(&file);
             assert_eq!(mode(&path), wanted, "{file}");
             assert_eq!(mode(path.parent().unwrap()), FOLDER, "{file}");
         }

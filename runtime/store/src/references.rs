@@ -129,7 +129,7 @@ impl<'s> References<'s> {
     }
 
     fn write(&self, table: &BTreeMap<String, Reference>) -> Result<()> {
-        atomic::write_file(&self.path, |file| {
+        atomic::write_private(&self.path, |file| {
             atomic::json(file, table).map_err(Error::io(&self.path))
         })
     }

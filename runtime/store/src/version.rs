@@ -3,14 +3,15 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use super::{Lock, Store, atomic};
+use super::atomic;
 use crate::error::{Error, Result};
 
 /// The version that this program writes. Version 1 had no version file and no checksums, and all
 /// users could read its files.
 pub(super) const CURRENT: u32 = 2;
 
-const FILE: &str = "version";
+/// The name of the file with the version.
+pub(super) const FILE: &str = "version";
 
 /// Reads the version of the store in `root`; `None` for a new store and for version 1.
 pub(super) fn read(root: &Path) -> Result<Option<u32>> {
@@ -43,10 +44,9 @@ fn unknown(root: &Path, path: &Path, found: String) -> Error {
     }
 }
 
-pub(super) fn write(store: &Store) -> Result<()> {
-    // A temporary file in the root is swept up unless its writer holds this lock.
-    let _lock = Lock::acquire(store.lock_path("references"))?;
-    let path = store.root().join(FILE);
+/// Writes the version of the store in `root`.
+pub(super) fn write(root: &Path) -> Result<()> {
+    let path = root.join(FILE);
     atomic::write_file(&path, |file| {
         writeln!(file, "{CURRENT}").map_err(Error::io(&path))
     })
@@ -55,6 +55,7 @@ pub(super) fn write(store: &Store) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Store;
     use std::fs;
 
     #[test]
