@@ -3,11 +3,11 @@
 use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use blockbox::guest::GuestError;
-use blockbox::{Boot, Booted, Completion, Error, Sandbox};
+use blockbox::{Boot, Booted, Ended, Error, Sandbox};
 
 use super::EXIT_RUN_FAILED;
 use super::signals::Watcher;
@@ -79,6 +79,8 @@ pub(super) fn run(
         }
         attached => attached?,
     };
+    let newline = if options.tty { "\r\n" } else { "\n" };
+    let completion = thread::spawn(move || completion.wait_with(&mut |text| say(text, newline)));
     let left = connect(child, options, watcher);
     match left {
         Ok(Left::Detached) => Ok(ExitCode::SUCCESS),
@@ -91,9 +93,22 @@ pub(super) fn run(
     }
 }
 
+/// Prints a message about the sandbox while its command runs. Standard error is locked by the
+/// thread that copies the command's output.
+fn say(text: &str, newline: &str) {
+    let line = format!("blockbox: {text}{newline}");
+    // If it cannot be written, there is nobody to tell.
+    let _ = rustix::io::write(std::io::stderr(), line.as_bytes());
+}
+
 /// Waits until the sandbox is down, so that the next command can use it at once.
-fn ended(completion: Completion, code: Option<u8>) -> anyhow::Result<ExitCode> {
-    let ended = completion.wait()?;
+fn ended(
+    completion: JoinHandle<blockbox::Result<Ended>>,
+    code: Option<u8>,
+) -> anyhow::Result<ExitCode> {
+    let ended = completion
+        .join()
+        .map_err(|_| anyhow::anyhow!("the wait for the sandbox's end failed"))??;
     if let Some(error) = ended.error {
         anyhow::bail!(error);
     }

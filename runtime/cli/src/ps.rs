@@ -45,7 +45,7 @@ enum Filter {
 }
 
 fn filter(text: &str) -> Result<Filter, String> {
-    let states = "created, starting, running, stopping, exited, failed or damaged";
+    let states = "created, starting, running, paused, stopping, exited, failed or damaged";
     let (key, value) = text
         .split_once('=')
         .ok_or("use name=…, id=…, label=… or status=…")?;
@@ -64,8 +64,8 @@ fn filter(text: &str) -> Result<Filter, String> {
     }
 }
 
-const STATES: [&str; 7] = [
-    "created", "starting", "running", "stopping", "exited", "failed", DAMAGED,
+const STATES: [&str; 8] = [
+    "created", "starting", "running", "paused", "stopping", "exited", "failed", DAMAGED,
 ];
 
 /// The status of a sandbox whose records cannot be read.
@@ -154,6 +154,7 @@ fn status(info: &Info) -> String {
     let since = |ns: Option<u64>| ns.map(time::ago).unwrap_or_default();
     match state.status {
         Status::Running => format!("Up {}", since(state.started_ns)),
+        Status::Paused => format!("Up {} (Paused: host disk full)", since(state.started_ns)),
         Status::Starting if state.restarts > 0 => format!("Restarting ({})", state.restarts),
         Status::Exited => match state.exit_code {
             Some(code) => format!("Exited ({code}) {} ago", since(state.finished_ns)),

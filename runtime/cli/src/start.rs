@@ -40,7 +40,10 @@ impl Start {
         let sandbox = Sandbox::open(store, &self.name)?;
         let info = sandbox.info()?;
         let foreground = self.attach || self.process.is_given();
-        let up = matches!(info.state.status, Status::Starting | Status::Running);
+        let up = matches!(
+            info.state.status,
+            Status::Starting | Status::Running | Status::Paused
+        );
         if up && !foreground {
             println!("{}", self.name);
             return Ok(ExitCode::SUCCESS);

@@ -5,11 +5,12 @@
 mod common;
 
 use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use common::Blockbox;
-use common::guest::{Guest, text, until};
+use common::guest::{Guest, signal, text, until};
 use serde_json::{Value, json};
 use testkit::SmallDisk;
 
@@ -158,4 +159,96 @@ fn a_full_disk_hides_no_sandbox_and_ends_no_monitor() {
     assert_eq!(guest.sandboxes(), 1);
     blockbox.ok(["start", "talks"]);
     blockbox.ok(["rm", "-f", "talks"]);
+}
+
+/// Fills the file system of `folder` except for some mebibytes.
+fn fill_but(folder: &Path, mebibytes: u64) -> Filler {
+    let filler = fill(folder);
+    let file = File::options().write(true).open(&filler.0).unwrap();
+    let length = file.metadata().unwrap().len();
+    file.set_len(length - (mebibytes << 20)).unwrap();
+    filler
+}
+
+#[test]
+fn a_full_disk_pauses_a_sandbox_which_says_so_goes_on_with_room_and_can_be_killed() {
+    let Some(guest) = Guest::new(json!({})) else {
+        return;
+    };
+    let Some(store) = small_store(&guest) else {
+        return;
+    };
+    let blockbox = &guest.blockbox;
+    // Makes the kernel ready, too.
+    blockbox.ok(["create", "--name", "late", &guest.image, "--", "echo", "up"]);
+    let stderr = tempfile::NamedTempFile::new().unwrap();
+    let script = "while read n; do busybox dd if=/dev/zero of=/$n bs=1M count=30 conv=fsync \
+                  2>/dev/null; echo $n; done";
+    let mut client = blockbox
+        .command()
+        .args(["run", "-i", "--rm", "--name", "r", &guest.image, "--"])
+        .args(["sh", "-c", script])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(stderr.reopen().unwrap())
+        .spawn()
+        .unwrap();
+    let said = |text: &str| {
+        let shown = || fs::read_to_string(stderr.path()).unwrap();
+        until(text, || shown().contains(text).then_some(()));
+    };
+    until("the command", || {
+        (guest.state("r")?["status"] == "running").then_some(())
+    });
+    let filler = fill_but(store.path(), 12);
+    let mut input = client.stdin.take().unwrap();
+    input.write_all(b"first\n").unwrap();
+    said("the host's disk is full: the sandbox is paused until there is room");
+    until("the pause in the state", || {
+        (guest.state("r")?["status"] == "paused").then_some(())
+    });
+    let ps = blockbox.ok(["ps"]);
+    assert!(ps.contains("(Paused: host disk full)"), "{ps}");
+    let refused = guest.exec(&["r", "true"]);
+    assert_eq!(refused.status.code(), Some(125));
+    let error = text(&refused.stderr);
+    assert!(error.contains("the host's disk is full"), "{error}");
+    // Another one boots if its disk need not grow, or says why it cannot.
+    let late = blockbox.output(["start", "-a", "late"]);
+    let error = text(&late.stderr);
+    assert!(
+        text(&late.stdout) == "up\n"
+            || error.contains("disk is full")
+            || error.contains("No space left"),
+        "{error}"
+    );
+
+    drop(filler);
+    let mut output = BufReader::new(client.stdout.take().unwrap());
+    let mut line = String::new();
+    output.read_line(&mut line).unwrap();
+    assert_eq!(line, "first\n");
+    said("the host's disk has room");
+    until("the end of the pause in the state", || {
+        (guest.state("r")?["status"] == "running").then_some(())
+    });
+
+    let filler = fill_but(store.path(), 12);
+    input.write_all(b"second\n").unwrap();
+    until("the second pause", || {
+        (guest.state("r")?["status"] == "paused").then_some(())
+    });
+    for _ in 0..3 {
+        signal(&client, "TERM");
+        // Signals that wait for their delivery at the same time are one.
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    }
+    let status = until("the end", || client.try_wait().unwrap());
+    assert_eq!(status.code(), Some(137));
+    assert_eq!(guest.state("r"), None);
+    drop(filler);
+    let events = blockbox.ok(["events", "--since", "1h", "--until", "0s", "-f", "name=r"]);
+    for action in ["unpause", "die"] {
+        assert!(events.contains(action), "{action}: {events}");
+    }
 }

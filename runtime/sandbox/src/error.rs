@@ -17,6 +17,16 @@ pub enum Error {
     /// An image does not exist, or its disks could not be made or read.
     #[error(transparent)]
     Convert(#[from] blockbox_convert::Error),
+    /// The host has no space for what a sandbox writes to its disk, and the sandbox could not be
+    /// paused until there is.
+    #[error(
+        "the host's disk is full: {} cannot grow, and the last writes to it are lost",
+        disk.display()
+    )]
+    HostDiskFull {
+        /// The disk's file.
+        disk: PathBuf,
+    },
     /// A sandbox or a snapshot needs the image's disks.
     #[error("image {image:?} is used by {user}")]
     ImageInUse {
@@ -96,7 +106,9 @@ pub enum Error {
     #[error("sandbox {0:?} is running")]
     SandboxRunning(String),
     /// A sandbox's name is invalid.
-    #[error("{0:?} cannot name a sandbox: use letters, digits, `_`, `.` and `-`")]
+    #[error(
+        "{0:?} cannot name a sandbox: use letters, digits, `_`, `.` and `-`"
+    )]
     SandboxName(String),
     /// The sandbox is not running.
     #[error("sandbox {0:?} is not running")]
@@ -174,7 +186,9 @@ pub enum Error {
         reason: String,
     },
     /// A volume's name is invalid.
-    #[error("{0:?} cannot name a volume: use letters, digits, `_`, `.` and `-`")]
+    #[error(
+        "{0:?} cannot name a volume: use letters, digits, `_`, `.` and `-`"
+    )]
     VolumeName(String),
     /// There is no volume with this name.
     #[error("no volume {0:?}")]

@@ -25,7 +25,8 @@ const NAME: &str = "events.jsonl";
 pub struct Event {
     /// Its time, in nanoseconds since the epoch.
     pub time_ns: u64,
-    /// `create`, `start`, `exec`, `kill`, `die`, `network-lost`, `rename` or `remove`.
+    /// `create`, `start`, `exec`, `kill`, `pause`, `unpause`, `die`, `network-lost`, `rename` or
+    /// `remove`.
     pub action: String,
     /// The sandbox's id.
     pub id: String,

@@ -180,7 +180,17 @@ impl Completion {
     /// [`GuestError::MonitorLost`](blockbox_vmm::guest::GuestError::MonitorLost) if the monitor was
     /// killed.
     pub fn wait(self) -> Result<Ended> {
-        match answer(&self.connection, self.ended, FOR_EVER, &mut |_| ())? {
+        self.wait_with(&mut |_| ())
+    }
+
+    /// As [`wait`](Self::wait). `notice` is called with messages about the sandbox, for instance
+    /// that it is paused because the host's disk is full.
+    ///
+    /// # Errors
+    ///
+    /// As [`wait`](Self::wait).
+    pub fn wait_with(self, notice: &mut dyn FnMut(&str)) -> Result<Ended> {
+        match answer(&self.connection, self.ended, FOR_EVER, notice)? {
             Answer::Ended(ended) => Ok(ended),
             other => Err(unexpected(&other)),
         }

@@ -14,6 +14,8 @@
 //!  starting, running, stopping ──── monitor killed: repaired by the next reader ────▶ exited
 //! ```
 //!
+//! A sandbox is `paused` while it runs and the host has no space for what it writes.
+//!
 //! One process owns the state: the one that holds the sandbox's lock. From `starting` to the
 //! end that is the monitor. The state on disk is the truth while the lock is held. If the state
 //! says that the sandbox is up and the lock is free, the monitor was killed or the host went down:
@@ -21,6 +23,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -36,6 +39,16 @@ const FILE: &str = "state.json";
 /// The version of the records that this version writes.
 const VERSION: u32 = 1;
 
+/// The smallest space of a file with contents, in bytes, on the file systems of stores.
+const BLOCK: usize = 4096;
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
+}
+
 /// The status of a sandbox.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -48,6 +61,8 @@ pub enum Status {
     Starting,
     /// Its main command is running.
     Running,
+    /// Its machine is paused, because the host's disk is full.
+    Paused,
     /// Its machine is shutting down.
     Stopping,
     /// Its main command has ended.
@@ -59,7 +74,10 @@ pub enum Status {
 impl Status {
     /// Returns whether a monitor holds a sandbox in this state.
     pub fn is_active(self) -> bool {
-        matches!(self, Self::Starting | Self::Running | Self::Stopping)
+        matches!(
+            self,
+            Self::Starting | Self::Running | Self::Paused | Self::Stopping
+        )
     }
 
     /// Returns the state's name, as `ps --filter status=` expects it.
@@ -68,6 +86,7 @@ impl Status {
             Self::Created => "created",
             Self::Starting => "starting",
             Self::Running => "running",
+            Self::Paused => "paused",
             Self::Stopping => "stopping",
             Self::Exited => "exited",
             Self::Failed => "failed",
@@ -146,12 +165,32 @@ impl State {
         serde_json::from_slice(&bytes).map_err(bad)
     }
 
-    /// Writes the state into the folder of a sandbox; the caller holds the sandbox's lock.
+    /// Writes the state into the folder of a sandbox; the caller holds the sandbox's lock. On a
+    /// full disk, it is written over the previous state, whose space it has.
     pub fn write(&self, folder: &Path) -> Result<()> {
         let path = folder.join(FILE);
-        atomic::write_file(&path, |file| {
+        let written = atomic::write_file(&path, |file| {
             atomic::json(file, self).map_err(Error::io(&path))
-        })
+        });
+        match written {
+            Err(Error::Io { source, .. }) if is_full(&source) => {
+                self.overwrite(&path).map_err(Error::io(&path))
+            }
+            written => written,
+        }
+    }
+
+    /// Overwrites a record in place, and fills it up with blanks to its previous length. This is
+    /// a single write to blocks that the file has, and works on a full disk.
+    fn overwrite(&self, path: &Path) -> io::Result<()> {
+        let mut bytes = serde_json::to_vec(self)?;
+        let file = fs::File::options().write(true).open(path)?;
+        let length = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
+        if bytes.len() < length.min(BLOCK) {
+            bytes.resize(length, b' ');
+        }
+        file.write_all_at(&bytes, 0)?;
+        file.sync_all()
     }
 
     /// Sets the final status, once no monitor holds the sandbox.

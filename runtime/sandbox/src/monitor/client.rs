@@ -8,6 +8,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use blockbox_protocol::{Decoder, Envelope, Reply, Request};
 
+use blockbox_store::spec::Signal;
+
 use super::hub::{Attachment, Hub, Options};
 use super::message::{Ask, Failure, FailureKind, Outcome};
 use super::shared::{Monitor, Work};
@@ -212,6 +214,11 @@ impl Client {
         };
         // The command may have ended meanwhile, which is not an error of the client.
         let attachment = self.streams().get(&id).cloned();
+        if let (Some(attachment), Request::Signal { signal, .. }) = (&attachment, &request)
+            && *signal == Signal::KILL.number()
+        {
+            monitor.killed(attachment);
+        }
         attachment.map_or(Ok(()), |attachment| attachment.request(request))
     }
 

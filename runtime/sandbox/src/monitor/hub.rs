@@ -284,6 +284,11 @@ impl Attachment {
         });
     }
 
+    /// Returns whether this is an attachment to the command of `hub`.
+    pub(super) fn is_of(&self, hub: &Arc<Hub>) -> bool {
+        Arc::ptr_eq(&self.hub, hub)
+    }
+
     fn input_taken(&self, bytes: usize) {
         self.lock().input += bytes;
         self.client.reply(&Reply::StdinCredit {

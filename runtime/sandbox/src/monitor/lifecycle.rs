@@ -243,11 +243,15 @@ impl Life {
         let (vm, session) = match booted {
             Ok(booted) => booted,
             Err(error) => {
-                let vm = self.monitor.lock().vm.take();
+                let (vm, full) = {
+                    let mut inner = self.monitor.lock();
+                    (inner.vm.take(), inner.disk_full.take())
+                };
                 if let Some(vm) = vm {
                     vm.kill();
                 }
                 self.let_go();
+                let error = full.unwrap_or(error);
                 let failure = if self.monitor.is_stopped() {
                     Failure::new(
                         FailureKind::Interrupted,
@@ -280,19 +284,32 @@ impl Life {
             super::complain(with_causes(&error));
         }
         let off = switch_off(&session, &vm);
-        self.monitor.lock().vm = None;
+        let (switched_off, full) = {
+            let mut inner = self.monitor.lock();
+            inner.vm = None;
+            (
+                std::mem::take(&mut inner.switched_off),
+                inner.disk_full.take(),
+            )
+        };
         self.let_go();
         match (end, off) {
             (Ok(end), Ok(())) => end,
+            // The user had it killed, and knows.
+            (Ok(end), Err(_)) if switched_off => end,
             (Ok(end), Err(error)) => RunEnd {
-                error: end.error.or(Some(with_causes(&error))),
+                error: end
+                    .error
+                    .or_else(|| Some(with_causes(&full.unwrap_or(error)))),
                 ..end
             },
             (Err(error), _) => {
                 let ran = self.monitor.lock().launched;
                 RunEnd {
+                    // As the event of its end says.
+                    exit_code: ran.then_some(128 + 9),
                     ran: ran.then_some(Duration::ZERO),
-                    ..RunEnd::failed(&error)
+                    ..RunEnd::failed(&full.unwrap_or(error))
                 }
             }
         }
@@ -423,6 +440,8 @@ impl Life {
         if inner.stop.is_some() || inner.abandoned {
             vm.kill();
         }
+        drop(inner);
+        self.monitor.watch_disks(&vm);
         vm
     }
 

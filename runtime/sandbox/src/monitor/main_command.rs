@@ -83,6 +83,8 @@ impl Life {
                         ran: None,
                     });
                 }
+                let full = self.monitor.lock().disk_full.take();
+                let error = full.unwrap_or_else(|| error.into());
                 hub.failed(125, &with_causes(&error));
                 if let Some(Start {
                     client,
@@ -92,7 +94,7 @@ impl Life {
                 {
                     client.answer(*id, &Err(Failure::other(&error)));
                 }
-                return Err(error.into());
+                return Err(error);
             }
         };
         // From here on the machine can be copied.
@@ -183,6 +185,12 @@ impl Life {
                 inner = self.monitor.lock();
                 continue;
             }
+            if inner.disk_full.changed {
+                drop(inner);
+                self.note_disk();
+                inner = self.monitor.lock();
+                continue;
+            }
             clock.look(session);
             let now = Instant::now();
             if ends.is_some_and(|ends| now >= ends) && inner.stop.is_none() {
@@ -208,7 +216,9 @@ impl Life {
                     };
                     if until.is_some_and(|until| now >= until) {
                         send(hub, Signal::KILL);
-                        Escalation::Killed(now + KILL_TIME)
+                        // A paused guest cannot end it.
+                        let paused = inner.disk_full.disk.is_some();
+                        Escalation::Killed(if paused { now } else { now + KILL_TIME })
                     } else {
                         Escalation::Asked(until)
                     }
@@ -217,6 +227,7 @@ impl Life {
                     if let Some(vm) = &inner.vm {
                         vm.kill();
                     }
+                    inner.switched_off = true;
                     // A client may block the thread that copies the command's output.
                     return inner.main_over.take().unwrap_or(Ok(ExitStatus::Signal(9)));
                 }

@@ -17,6 +17,7 @@
 
 mod client;
 mod clock;
+mod disk_full;
 mod hold;
 mod hub;
 pub(crate) mod launch;
@@ -31,16 +32,20 @@ pub(crate) mod socket;
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::thread;
+use std::time::Duration;
 
 pub use message::Ended;
 
+use blockbox_protocol::{Decoder, Envelope};
 use blockbox_vmm::with_causes;
+
+use message::{Failure, Outcome};
 
 use crate::error::{Error, Result};
 use blockbox_store::state;
@@ -48,6 +53,9 @@ use blockbox_store::{Lock, Store};
 
 /// The hidden subcommand.
 const SUBCOMMAND: &str = "__monitor";
+
+/// How long the client of a monitor that cannot run may take to ask.
+const REFUSAL: Duration = Duration::from_secs(5);
 
 /// The stack size of a thread, in bytes: a monitor has many threads, and none needs a large stack.
 const STACK: usize = 256 << 10;
@@ -76,12 +84,41 @@ fn run(root: Option<OsString>, name: Option<OsString>) -> Result<()> {
     // terminal.
     let _ = rustix::process::setsid();
     let (lock, launcher) = inherited().map_err(Error::io(&root))?;
-    let store = Store::open(root)?;
-    let held = || Error::SandboxRunning(name.clone());
-    let lock = Lock::from_file(lock, store.sandbox_lock(&name))?.ok_or_else(held)?;
-    let missing = || Error::NoSandbox(name.clone());
-    let info = state::read(&store.sandbox(&name))?.ok_or_else(missing)?;
-    lifecycle::run(store, lock, info, launcher)
+    let refusing = launcher.try_clone();
+    let live = move || {
+        let store = Store::open(root)?;
+        let held = || Error::SandboxRunning(name.clone());
+        let lock = Lock::from_file(lock, store.sandbox_lock(&name))?.ok_or_else(held)?;
+        let missing = || Error::NoSandbox(name.clone());
+        let info = state::read(&store.sandbox(&name))?.ok_or_else(missing)?;
+        lifecycle::run(store, lock, info, launcher)
+    };
+    live().inspect_err(|error| {
+        if let Ok(socket) = refusing {
+            refuse(socket, &Failure::other(error));
+        }
+    })
+}
+
+/// Answers the first client's questions with the reason why there is no sandbox to ask: the
+/// monitor's log may be on a full disk.
+fn refuse(mut socket: UnixStream, failure: &Failure) {
+    let payload = serde_json::to_vec(&Outcome::Err(failure.clone())).unwrap_or_default();
+    let mut decoder = Decoder::default();
+    let mut chunk = vec![0; 64 << 10];
+    // The client asks at once, and leaves after the answer.
+    let _ = socket.set_read_timeout(Some(REFUSAL));
+    while let Ok(count @ 1..) = socket.read(&mut chunk) {
+        decoder.push(chunk.get(..count).unwrap_or_default());
+        while let Ok(Some(frame)) = decoder.next_frame() {
+            if let Some(Envelope::Ask { id, .. }) = Envelope::decode(frame) {
+                let mut answer = Vec::new();
+                let payload = payload.clone();
+                Envelope::Answer { id, payload }.encode(&mut answer);
+                let _ = socket.write_all(&answer);
+            }
+        }
+    }
 }
 
 /// Takes the sandbox's lock from standard input and the first client from standard output, and

@@ -15,6 +15,7 @@ use blockbox_vmm::guest::{GuestError, RunningCommand, Session};
 use blockbox_vmm::{Vm, with_causes};
 
 use super::client::Client;
+use super::disk_full::DiskFull;
 use super::hold::{Holds, Means};
 use super::hub::{Feed, Hub};
 use super::message::{self, Answer, Ask, Attach, Ended, Failure, FailureKind, Resume};
@@ -75,6 +76,10 @@ pub(super) struct Inner {
     pub(super) looking: usize,
     /// Whether the gateway ended unexpectedly, and the state does not show it yet.
     pub(super) gateway_lost: bool,
+    /// The disk that the host has no space for.
+    pub(super) disk_full: DiskFull,
+    /// Whether the machine was switched off because its command did not end.
+    pub(super) switched_off: bool,
     /// A client's request to rename the sandbox.
     pub(super) rename: Option<(Arc<Client>, u32, String)>,
 }
@@ -151,6 +156,15 @@ impl Monitor {
     /// Answers a question, or passes it to the thread that will.
     pub(super) fn asked(self: &Arc<Self>, client: &Arc<Client>, id: u32, ask: Ask) {
         let fail = |kind, text: &str| client.answer(id, &Err(Failure::new(kind, text)));
+        // Questions to the guest, which does not answer while it is paused.
+        let of_guest = matches!(
+            ask,
+            Ask::Stats | Ask::Processes | Ask::Hold { crash: false } | Ask::Save { .. }
+        );
+        let refusal = self.lock().disk_full.refusal();
+        if let Some(refusal) = refusal.filter(|_| of_guest) {
+            return fail(FailureKind::Other, refusal);
+        }
         match ask {
             Ask::Hello { .. } => {
                 let version = message::VERSION;
@@ -379,10 +393,15 @@ impl Monitor {
             let mut inner = self.lock();
             // The process that starts the sandbox may prepare the start of the main command.
             let running = inner.main.is_some() || launcher && !inner.launched;
+            let refusal = inner.disk_full.refusal();
             match inner.session.clone().filter(|_| running) {
                 None => {
                     drop(inner);
                     return hub.failed(125, "the sandbox is not running");
+                }
+                Some(_) if refusal.is_some() => {
+                    drop(inner);
+                    return hub.failed(125, refusal.unwrap_or_default());
                 }
                 Some(_) if inner.copying > COMMANDS => {
                     drop(inner);
