@@ -341,49 +341,54 @@ impl NewSandbox {
         }
     }
 
-    /// Creates the file for the sandbox's id, before anything else is made.
+    /// Checks that the file for the sandbox's id can be made, before anything else is.
     pub(super) fn id_file(&self) -> anyhow::Result<IdFile> {
         IdFile::new(self.cidfile.as_deref())
     }
 }
 
-/// The file of `--cidfile`, which is removed if no sandbox is made.
+/// The file of `--cidfile`. It is made when the id is known, so that nothing that ends this process
+/// before leaves it behind.
 #[derive(Debug)]
 pub(super) struct IdFile {
     path: Option<PathBuf>,
-    written: bool,
 }
 
 impl IdFile {
+    /// Checks that the file can be made. An empty one is taken over: it has no id.
     fn new(path: Option<&Path>) -> anyhow::Result<Self> {
         if let Some(path) = path {
-            std::fs::File::create_new(path)
+            let made = open_id_file(path)
                 .with_context(|| format!("the file for the sandbox's id, {}", path.display()))?;
+            drop(made);
+            let _ = std::fs::remove_file(path);
         }
         Ok(Self {
             path: path.map(Path::to_owned),
-            written: false,
         })
     }
 
     pub(super) fn write(&mut self, id: &str) -> anyhow::Result<()> {
         if let Some(path) = &self.path {
-            std::fs::File::options()
-                .write(true)
-                .open(path)
+            open_id_file(path)
                 .and_then(|mut file| file.write_all(id.as_bytes()))
                 .with_context(|| path.display().to_string())?;
-            self.written = true;
         }
         Ok(())
     }
 }
 
-impl Drop for IdFile {
-    fn drop(&mut self) {
-        if let Some(path) = self.path.as_ref().filter(|_| !self.written) {
-            let _ = std::fs::remove_file(path);
+/// Opens a new file, or one that is empty.
+fn open_id_file(path: &Path) -> std::io::Result<std::fs::File> {
+    match std::fs::File::create_new(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            let found = std::fs::metadata(path)?;
+            if !found.is_file() || found.len() > 0 {
+                return Err(error);
+            }
+            std::fs::File::options().write(true).open(path)
         }
+        made => made,
     }
 }
 

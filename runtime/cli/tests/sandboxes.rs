@@ -699,3 +699,37 @@ fn every_command_works_with_a_read_only_sandbox_without_a_writable_disk() {
     assert!(text(&output.stderr).contains("Read-only"), "{output:?}");
     assert!(disk("patched"));
 }
+
+#[test]
+fn an_interrupted_pull_leaves_no_file_for_the_id_and_an_empty_one_is_taken_over() {
+    let Some(guest) = Guest::new(json!({})) else {
+        return;
+    };
+    let blockbox = &guest.blockbox;
+    let file = blockbox.home().join("id");
+    let path = file.to_str().unwrap();
+    // A registry that accepts and never answers.
+    let registry = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let image = format!("{}/x", registry.local_addr().unwrap());
+    let mut client = start(
+        blockbox,
+        &[
+            "run",
+            "--cidfile",
+            path,
+            "--plain-http",
+            &image,
+            "--",
+            "true",
+        ],
+    );
+    let _connection = registry.accept().unwrap();
+    signal(&client, "TERM");
+    until("the end", || client.try_wait().unwrap());
+    assert!(!file.exists());
+
+    std::fs::write(&file, "").unwrap();
+    let create = ["create", "--cidfile", path, &guest.image, "--", "true"];
+    let id = blockbox.ok(create);
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), id.trim_end());
+}
