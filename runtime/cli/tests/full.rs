@@ -161,6 +161,28 @@ fn a_full_disk_hides_no_sandbox_and_ends_no_monitor() {
     blockbox.ok(["rm", "-f", "talks"]);
 }
 
+#[test]
+fn a_sandbox_that_cannot_be_renamed_on_a_full_disk_keeps_its_name() {
+    let Some(guest) = Guest::new(json!({})) else {
+        return;
+    };
+    let Some(store) = small_store(&guest) else {
+        return;
+    };
+    let blockbox = &guest.blockbox;
+    blockbox.ok(["create", "--name", "r", &guest.image, "--", "true"]);
+    let filler = fill(store.path());
+    let renamed = blockbox.output(["rename", "r", "s"]);
+    let (old, new) = match renamed.status.success() {
+        true => ("s", "r"),
+        false => ("r", "s"),
+    };
+    assert_eq!(guest.state(old).unwrap()["status"], "created");
+    assert_eq!(guest.state(new), None);
+    drop(filler);
+    blockbox.ok(["rm", old]);
+}
+
 /// Fills the file system of `folder` except for some mebibytes.
 fn fill_but(folder: &Path, mebibytes: u64) -> Filler {
     let filler = fill(folder);

@@ -531,6 +531,12 @@ pub(crate) fn rename(store: &Store, spec: &Spec, name: &str) -> Result<Lock> {
     std::fs::rename(&old, &folder).map_err(Error::io(&old))?;
     let mut spec = spec.clone();
     spec.name = name.to_owned();
-    spec.write(&folder)?;
+    // The record's own name is only for people who read it. If it cannot be written, as on a full
+    // disk, the sandbox keeps its name.
+    if let Err(error) = spec.write(&folder)
+        && std::fs::rename(&folder, &old).is_ok()
+    {
+        return Err(error.into());
+    }
     Ok(lock)
 }
