@@ -639,3 +639,19 @@ fn root_changes_nothing_in_the_store_of_another_user() {
     }
     assert_eq!(blockbox.listing(), before);
 }
+
+#[test]
+fn a_file_that_is_no_kernel_is_rejected_when_the_sandbox_is_made() {
+    if testkit::oracle("qemu-system-x86_64").is_none() {
+        return;
+    }
+    let blockbox = Blockbox::without_kernel();
+    let image = layout(2).reference();
+    for command in ["create", "run"] {
+        let words = [command, "--kernel", "/etc/passwd", &image, "--", "true"];
+        let error = blockbox.fails(words);
+        assert!(error.contains("/etc/passwd"), "{error}");
+        assert!(error.contains("not a kernel"), "{error}");
+    }
+    assert_eq!(blockbox.ok(["ps", "-aq"]), "");
+}

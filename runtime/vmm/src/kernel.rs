@@ -228,17 +228,37 @@ impl fmt::Display for Identity {
 }
 
 fn classify(path: PathBuf) -> Result<KernelSource, VmmError> {
-    open_regular(&path).map_err(|error| VmmError::BadKernel {
+    let bad = |reason: String| VmmError::BadKernel {
         path: path.clone(),
-        reason: error.to_string(),
-    })?;
+        reason,
+    };
+    let file = open_regular(&path).map_err(|error| bad(error.to_string()))?;
     // Both are ELF files; a library is recognised by its name, with any version.
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    Ok(if name.starts_with("libkrunfw") {
-        KernelSource::Libkrunfw(path)
-    } else {
-        KernelSource::File(path)
-    })
+    if name.starts_with("libkrunfw") {
+        return Ok(KernelSource::Libkrunfw(path));
+    }
+    let mut head = Vec::new();
+    file.take(HEAD)
+        .read_to_end(&mut head)
+        .map_err(|error| bad(error.to_string()))?;
+    if !is_kernel(&head) {
+        return Err(bad("it is not a kernel".to_owned()));
+    }
+    Ok(KernelSource::File(path))
+}
+
+/// How many bytes at the beginning of a file show whether it is a kernel.
+const HEAD: u64 = 0x206;
+
+/// Returns whether a file that begins with `head` can be a kernel: an ELF file, a bzImage, an arm64
+/// image, or a compressed one.
+fn is_kernel(head: &[u8]) -> bool {
+    let has = |at: usize, magic: &[u8]| {
+        let end = at.saturating_add(magic.len());
+        head.get(at..end) == Some(magic)
+    };
+    has(0, b"\x7fELF") || has(0x202, b"HdrS") || has(0x38, b"ARM\x64") || has(0, b"\x1f\x8b")
 }
 
 /// Returns the folders that are searched for libkrunfw, in order.
@@ -318,6 +338,23 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
     use super::*;
+
+    #[test]
+    fn files_that_are_no_kernels_are_rejected_before_a_boot() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("kernel");
+        let cases = [
+            (b"root:x:0:0::/root:/bin/sh\n".to_vec(), false),
+            (Vec::new(), false),
+            (b"\x7fELF\x02\x01\x01".to_vec(), true),
+            ([vec![0; 0x202], b"HdrS".to_vec()].concat(), true),
+        ];
+        for (bytes, is_one) in cases {
+            fs::write(&path, &bytes).unwrap();
+            let found = find(Some(&path), folder.path());
+            assert_eq!(found.is_ok(), is_one, "{found:?}");
+        }
+    }
 
     #[test]
     fn storing_a_kernel_again_keeps_the_existing_file() {
