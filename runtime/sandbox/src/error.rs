@@ -107,7 +107,7 @@ pub enum Error {
     SandboxRunning(String),
     /// A sandbox's name is invalid.
     #[error(
-        "{0:?} cannot name a sandbox: use letters, digits, `_`, `.` and `-`"
+        "{0:?} cannot name a sandbox: use letters, digits, `_`, `.` and `-`, at most 63, and no `.` at the beginning"
     )]
     SandboxName(String),
     /// The sandbox is not running.
@@ -187,7 +187,7 @@ pub enum Error {
     },
     /// A volume's name is invalid.
     #[error(
-        "{0:?} cannot name a volume: use letters, digits, `_`, `.` and `-`"
+        "{0:?} cannot name a volume: use letters, digits, `_`, `.` and `-`, at most 63, and no `.` at the beginning"
     )]
     VolumeName(String),
     /// There is no volume with this name.
