@@ -262,10 +262,19 @@ pub(crate) fn read_needed(
     document: Document,
     limit: u64,
 ) -> Result<Vec<u8>, Error> {
+    if let Some(bytes) = read_small(tree, name, document, limit)? {
+        return Ok(bytes);
+    }
     let path = tree.path().to_owned();
+    if !path.exists() {
+        return Err(Error::Io {
+            path,
+            source: io::Error::new(io::ErrorKind::NotFound, "no such folder"),
+        });
+    }
     let file = name.to_owned();
     let problem = SourceProblem::Missing { kind, file };
-    read_small(tree, name, document, limit)?.ok_or(Error::InvalidSource { path, problem })
+    Err(Error::InvalidSource { path, problem })
 }
 
 /// The JSON file `name`, at most `limit` bytes; without it, the tree is not `kind`.
