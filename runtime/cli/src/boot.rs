@@ -11,7 +11,7 @@ use blockbox::spec::{Machine, Mount, Signal, VmmChoice};
 use clap::{Args, ValueEnum};
 
 use super::env_file;
-use super::size::size;
+use super::size::{cpus, size};
 use super::terminal::{DetachKeys, is_interactive};
 
 /// Options of the command to run.
@@ -100,8 +100,8 @@ pub(super) struct Options {
     /// The virtual machine monitor [default: auto]
     #[arg(long, value_enum)]
     vmm: Option<Monitor>,
-    /// How many virtual CPUs [default: 2]
-    #[arg(long, value_name = "N")]
+    /// How many virtual CPUs; fractions are rounded up [default: 2]
+    #[arg(long, value_parser = cpus, value_name = "N")]
     cpus: Option<NonZeroU8>,
     /// The guest's memory [default: 1G]
     #[arg(short, long, value_parser = size, value_name = "SIZE")]

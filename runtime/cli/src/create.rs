@@ -24,7 +24,7 @@ use super::network;
 use super::patches::Patches;
 use super::progress::{Shown, Work};
 use super::pull::Source;
-use super::size::size;
+use super::size::disk_size;
 use super::storage::{Mounts, Secrets};
 
 /// Make a sandbox without starting it, and print its id; `start` starts it.
@@ -128,7 +128,7 @@ pub(super) struct NewSandbox {
     #[arg(long, value_name = "FILE")]
     cidfile: Option<PathBuf>,
     /// The size of the writable disk; it takes space on the host only as it is written
-    #[arg(long, default_value = "4G", value_parser = size, value_name = "SIZE")]
+    #[arg(long, default_value = "4G", value_parser = disk_size, value_name = "SIZE")]
     upper_size: u64,
     #[command(flatten)]
     options: boot::Options,
