@@ -85,6 +85,8 @@ const EXIT_RUN_FAILED: u8 = 125;
 /// Turn container images into disks, and boot them in microVMs.
 #[derive(Debug, Parser)]
 #[command(name = "blockbox", version, max_term_width = 100)]
+// The last of an option that is given twice counts, as docker has it.
+#[command(args_override_self = true)]
 struct Arguments {
     /// The folder of images and sandboxes [default: $BLOCKBOX_HOME, else blockbox in the XDG data
     /// folder]

@@ -659,3 +659,10 @@ fn a_file_that_is_no_kernel_is_rejected_when_the_sandbox_is_made() {
     }
     assert_eq!(blockbox.ok(["ps", "-aq"]), "");
 }
+
+#[test]
+fn the_last_of_an_option_that_is_given_twice_counts() {
+    let blockbox = Blockbox::without_kernel();
+    let twice = ["images", "--format", "table", "--format", "json"];
+    assert_eq!(blockbox.ok(twice).trim(), "[]");
+}
