@@ -11,6 +11,7 @@ use blockbox_vmm::kernel;
 use serde::Serialize;
 
 use crate::error::Result;
+use crate::monitor::socket;
 use crate::remove::{unnamed, users};
 
 /// What was removed.
@@ -54,7 +55,9 @@ pub fn collect(store: &Store) -> Result<Collected> {
             collected.files.push(layer);
         }
         access.remove_unused_layers(store, |_| true)?;
-        for path in orphans(store)? {
+        // The folder of sockets may be unusable; no sandbox can start then, and says so.
+        let sockets = socket::abandoned().unwrap_or_default();
+        for path in orphans(store)?.into_iter().chain(sockets) {
             remove(&path)?;
             collected.files.push(path);
         }

@@ -2,9 +2,10 @@
 
 use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
@@ -62,6 +63,34 @@ pub(super) fn listen(store: &Store, id: &str) -> Result<(UnixListener, PathBuf)>
     Ok((listener, path))
 }
 
+/// How old the socket of a killed monitor is at least, when it is removed: a younger one may be of
+/// a monitor that does not listen yet.
+const ABANDONED: Duration = Duration::from_secs(60);
+
+/// Returns the sockets that killed monitors of this user left, of any store.
+pub(crate) fn abandoned() -> Result<Vec<PathBuf>> {
+    Ok(abandoned_in(&folder()?))
+}
+
+fn abandoned_in(folder: &Path) -> Vec<PathBuf> {
+    let is_one = |path: &Path| {
+        let Ok(meta) = fs::symlink_metadata(path) else {
+            return false;
+        };
+        let age = meta.modified().ok().and_then(|time| time.elapsed().ok());
+        meta.file_type().is_socket()
+            && age.is_some_and(|age| age >= ABANDONED)
+            && matches!(connect(path), Ok(None))
+    };
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut found: Vec<_> = entries
+        .map(|entry| entry.path())
+        .filter(|path| is_one(path))
+        .collect();
+    found.sort();
+    found
+}
+
 /// Connects to a monitor's socket; `None` if no process listens there.
 pub(crate) fn connect(path: &Path) -> Result<Option<UnixStream>> {
     match UnixStream::connect(path) {
@@ -106,6 +135,31 @@ mod tests {
         assert!(connect(&path).unwrap().is_some());
         fs::remove_file(&path).unwrap();
         assert!(connect(&path).unwrap().is_none());
+    }
+
+    #[test]
+    fn old_sockets_without_a_listener_are_abandoned() {
+        use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
+
+        let dir = tempfile::tempdir().unwrap();
+        let bind = |name: &str| UnixListener::bind(dir.path().join(name)).unwrap();
+        let age = |name: &str| {
+            let old = Timespec {
+                tv_sec: 1_000_000_000,
+                tv_nsec: 0,
+            };
+            let times = Timestamps {
+                last_access: old,
+                last_modification: old,
+            };
+            utimensat(CWD, dir.path().join(name), &times, AtFlags::empty()).unwrap();
+        };
+        drop(bind("dead"));
+        drop(bind("new"));
+        let _listener = bind("alive");
+        fs::write(dir.path().join("file"), "").unwrap();
+        ["dead", "alive", "file"].map(age);
+        assert_eq!(abandoned_in(dir.path()), [dir.path().join("dead")]);
     }
 
     #[test]
