@@ -35,8 +35,10 @@ impl<const N: usize> Table<N> {
         }
     }
 
+    /// Adds a row. Control characters are escaped: a line end in the path of a layout would look
+    /// like another row, and an escape sequence would reach the terminal.
     pub(super) fn row(&mut self, cells: [String; N]) {
-        self.rows.push(cells);
+        self.rows.push(cells.map(|cell| printable(cell.as_bytes())));
     }
 
     pub(super) fn print(&self) -> anyhow::Result<()> {

@@ -638,6 +638,23 @@ fn root_changes_nothing_in_the_store_of_another_user() {
 }
 
 #[test]
+fn a_control_character_in_the_path_of_a_layout_does_not_break_the_list_of_images() {
+    let blockbox = Blockbox::without_kernel();
+    let layout = layout(2);
+    let source = layout.reference();
+    let dir = tempfile::tempdir().unwrap();
+    let odd = dir.path().join("c\nd");
+    let plain = source.strip_prefix("oci:").unwrap();
+    let (plain, _) = plain.rsplit_once(':').unwrap();
+    let copied = Command::new("cp").arg("-r").arg(plain).arg(&odd).status();
+    assert!(copied.unwrap().success());
+    blockbox.ok(["pull", "-q", &format!("oci:{}:latest", odd.display())]);
+    let listed = blockbox.ok(["images"]);
+    assert_eq!(listed.lines().count(), 2, "{listed}");
+    assert!(listed.contains("c\\nd"), "{listed}");
+}
+
+#[test]
 fn a_layout_that_does_not_exist_is_named_as_such() {
     let blockbox = Blockbox::without_kernel();
     let error = blockbox.fails(["pull", "oci:nowhere"]);
