@@ -337,6 +337,14 @@ impl Extract {
                 "standard output is a terminal: name a folder or a file"
             );
             extract_to_tar(&image, out.lock(), &options).with_context(context)?
+        } else if fs::metadata(to).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
+            // A named pipe or a device: somebody reads an archive from it.
+            let file = fs::File::options().write(true).open(to);
+            let file = file.map_err(Error::io(to))?;
+            let mut out = io::BufWriter::with_capacity(1 << 20, file);
+            let extracted = extract_to_tar(&image, &mut out, &options).with_context(context)?;
+            out.flush().map_err(Error::io(to))?;
+            extracted
         } else if to.extension().is_some_and(|e| e == "tar") {
             outfile::write(to, |file| {
                 extract_to_tar(

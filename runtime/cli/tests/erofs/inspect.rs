@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::FileExt;
+use std::process::Command;
 
 use erofs_reader::{Image, Source};
 use serde_json::Value;
@@ -156,4 +157,18 @@ fn a_sparse_file_survives_a_tar_and_a_limit_stops_its_expansion() {
         assert!(said.contains("1073741824"), "{said}");
     }
     assert!(!lab.path("bounded.tar").exists());
+}
+
+#[test]
+fn an_image_is_extracted_to_a_reader_of_a_named_pipe() {
+    let lab = Lab::new();
+    layer(&lab);
+    lab.ok(&["extract", "layer.erofs", "whole.tar"]);
+    let pipe = lab.path("pipe");
+    let made = Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    let reader = std::thread::spawn(move || fs::read(pipe).unwrap());
+    lab.ok(&["extract", "layer.erofs", "pipe"]);
+    let whole = fs::read(lab.path("whole.tar")).unwrap();
+    assert!(reader.join().unwrap() == whole);
 }
