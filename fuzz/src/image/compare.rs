@@ -14,10 +14,10 @@ pub(super) fn compare(lab: &Lab, options: &Options, image: &Image<Vec<u8>>) {
     let mut names = 0;
     for found in image.walk() {
         let (path, inode) = found.expect("a clean image");
-        let shown = path.escape_ascii();
+        let shown = path.to_string();
         let node = *lab
             .names
-            .get(&path)
+            .get(path.as_bytes())
             .unwrap_or_else(|| panic!("{shown}: not given"));
         names += 1;
         assert_eq!(
@@ -26,7 +26,7 @@ pub(super) fn compare(lab: &Lab, options: &Options, image: &Image<Vec<u8>>) {
             "{shown}"
         );
         let expected = &lab.nodes[node];
-        same(expected, options, image, &inode, &shown.to_string());
+        same(expected, options, image, &inode, &shown);
     }
     assert_eq!(names, lab.names.len());
     let mut all: Vec<_> = nids.into_iter().flatten().collect();
