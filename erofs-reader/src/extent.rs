@@ -7,6 +7,7 @@ use crate::algorithm::Algorithm;
 /// A run of bytes of a file that are stored together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
 pub struct Extent {
     /// The offset in the file, in bytes.
     pub logical: u64,
@@ -17,6 +18,15 @@ pub struct Extent {
 }
 
 impl Extent {
+    /// Returns a run of `length` bytes at offset `logical` of a file.
+    pub fn new(logical: u64, length: u64, source: Source) -> Self {
+        Self {
+            logical,
+            length,
+            source,
+        }
+    }
+
     /// Returns the offset in the file at which the run ends, in bytes.
     pub fn end(&self) -> u64 {
         self.logical.saturating_add(self.length)

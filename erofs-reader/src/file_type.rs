@@ -3,6 +3,8 @@
 use core::fmt;
 
 /// The type of a file.
+///
+/// Exhaustive, so that programs handle every kind: POSIX has these seven, and no more will come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[allow(missing_docs)]

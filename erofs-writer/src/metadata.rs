@@ -97,6 +97,8 @@ impl Metadata {
 }
 
 /// The type of an inode, and the data that belongs to the type.
+///
+/// Exhaustive, so that programs handle every kind: POSIX has these seven, and no more will come.
 #[derive(Clone, Debug)]
 pub enum Node {
     /// A directory. It is empty until nodes are added to it.
@@ -116,6 +118,8 @@ pub enum Node {
 }
 
 /// The type of an inode that is in the image already.
+///
+/// Exhaustive, so that programs handle every kind: POSIX has these seven, and no more will come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// A directory.

@@ -8,6 +8,8 @@ use blockbox_path::escaped;
 use crate::DeviceNumber;
 
 /// The type of a node to be added, and the data that belongs to the type.
+///
+/// Exhaustive, so that programs handle every kind: POSIX has these seven, and no more will come.
 pub enum Node<'a> {
     /// A directory. It is empty until nodes are added to it.
     Directory,

@@ -95,6 +95,8 @@ impl Metadata {
 }
 
 /// The type of a node.
+///
+/// Exhaustive, so that programs handle every kind: POSIX has these seven, and no more will come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// A directory.

@@ -92,7 +92,7 @@ impl<W: Write + Seek> Builder<W> {
                         name: name.into(),
                         source,
                     })?;
-                    let StoredContent { ranges, data } = opened;
+                    let StoredContent { ranges, data, .. } = opened;
                     self.add_sparse_file(parent, name, metadata, size, &ranges, data)
                 }
             },

@@ -191,6 +191,9 @@ pub enum Problem {
 }
 
 /// Why reading a layer failed: the layer was refused, or the sink failed.
+///
+/// There are these two kinds and no more, so that a caller can hand on its own error: new reasons
+/// of this crate are new variants of [`Error`], which is not exhaustive.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError<S> {
     /// The layer was refused.
@@ -198,6 +201,7 @@ pub enum ReadError<S> {
     Layer(#[from] Error),
     /// The sink failed to store the contents of a file.
     #[error("cannot store the contents of {path}")]
+    #[non_exhaustive]
     Sink {
         /// The file's path in the layer.
         path: BytePath,

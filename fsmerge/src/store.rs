@@ -22,11 +22,23 @@ pub trait Contents {
 }
 
 /// Contents of one file.
+#[non_exhaustive]
 pub struct StoredContent<'a> {
     /// The parts of the file that have data, as byte ranges in ascending order; the rest are holes.
     pub ranges: Vec<Range<u64>>,
     /// The bytes of all ranges, one after the other.
     pub data: Box<dyn Read + 'a>,
+}
+
+impl<'a> StoredContent<'a> {
+    /// Returns contents for an implementation of [`Contents`]: the ranges of the file that have
+    /// data, in ascending order, and the bytes of all of them.
+    pub fn new(ranges: Vec<Range<u64>>, data: impl Read + 'a) -> Self {
+        Self {
+            ranges,
+            data: Box::new(data),
+        }
+    }
 }
 
 impl fmt::Debug for StoredContent<'_> {

@@ -26,6 +26,9 @@ impl NodeId {
 pub struct DataId(pub u64);
 
 /// What a node is.
+///
+/// Exhaustive, so that programs handle every kind: POSIX has seven, layers of the OCI specification
+/// have whiteouts and hard links beside them, and no more will come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind<'a> {
     /// A directory.

@@ -14,6 +14,7 @@ use blockbox_path::BytePath;
 /// # }
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Warning {
     /// The entry, as the archive has it.
     pub path: BytePath,

@@ -29,6 +29,7 @@ impl Sink for Store {
                     assert_eq!(read as u64, len);
                 }
                 Segment::Hole(len) => bytes.resize(bytes.len() + len as usize, 0),
+                other => panic!("{other:?}"),
             }
         }
         self.0.push((bytes, segments));

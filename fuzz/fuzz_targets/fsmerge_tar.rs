@@ -32,6 +32,7 @@ impl Sink for Keeping {
             end += match segment {
                 Segment::Data(len) => io::copy(&mut (&mut content).take(len), &mut io::sink())?,
                 Segment::Hole(len) => len,
+                other => panic!("{other:?}"),
             };
         }
         assert_eq!(end, content.size());

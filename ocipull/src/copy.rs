@@ -49,6 +49,36 @@ impl Default for CopyOptions {
     }
 }
 
+impl CopyOptions {
+    /// Sets [`source`](field@Self::source).
+    #[must_use]
+    pub fn source(mut self, source: Options) -> Self {
+        self.source = source;
+        self
+    }
+
+    /// Sets [`target`](field@Self::target).
+    #[must_use]
+    pub fn target(mut self, target: Options) -> Self {
+        self.target = target;
+        self
+    }
+
+    /// Sets [`platform`](field@Self::platform).
+    #[must_use]
+    pub fn platform(mut self, platform: impl Into<Option<Platform>>) -> Self {
+        self.platform = platform.into();
+        self
+    }
+
+    /// Sets [`jobs`](field@Self::jobs).
+    #[must_use]
+    pub fn jobs(mut self, jobs: NonZeroUsize) -> Self {
+        self.jobs = jobs;
+        self
+    }
+}
+
 /// Copies what `source` names to `target`, a registry, a layout or an archive, and returns the
 /// digest of the manifest or index that the target leads to. Manifests, and so signatures and
 /// digests, stay as they are. Blobs that are there are not copied; within a registry, they are

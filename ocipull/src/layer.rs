@@ -7,8 +7,9 @@ use crate::kept::{Claim, KeptFile};
 use crate::pipeline::{Expected, Pipeline, Useless};
 use crate::{Digest, Error};
 
-/// A layer of an image.
+/// A layer of an image; [`Image::layers`](crate::Image::layers) returns them.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Layer {
     /// The digest of the layer as it is stored, usually compressed.
     pub digest: Digest,

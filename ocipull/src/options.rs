@@ -6,6 +6,16 @@ use std::time::Duration;
 use crate::{Events, Platform, Progress};
 
 /// How to get an image.
+///
+/// ```
+/// use ocipull::{Credentials, Options, Secret};
+///
+/// let options = Options::default().retries(2).credentials(Credentials::Basic {
+///     username: "reader".to_owned(),
+///     password: Secret::new("secret"),
+/// });
+/// assert_eq!(options.retries, 2);
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Options {
@@ -87,6 +97,138 @@ impl Default for Options {
 }
 
 impl Options {
+    /// Sets [`plain_http`](field@Self::plain_http).
+    #[must_use]
+    pub fn plain_http(mut self, plain_http: bool) -> Self {
+        self.plain_http = plain_http;
+        self
+    }
+
+    /// Sets [`certificates`](field@Self::certificates).
+    #[must_use]
+    pub fn certificates(
+        mut self,
+        certificates: impl IntoIterator<Item = impl Into<PathBuf>>,
+    ) -> Self {
+        self.certificates = certificates.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Sets [`platform`](field@Self::platform).
+    #[must_use]
+    pub fn platform(mut self, platform: Platform) -> Self {
+        self.platform = platform;
+        self
+    }
+
+    /// Sets [`erofs`](field@Self::erofs).
+    #[must_use]
+    pub fn erofs(mut self, erofs: bool) -> Self {
+        self.erofs = erofs;
+        self
+    }
+
+    /// Sets [`foreign_layers`](field@Self::foreign_layers).
+    #[must_use]
+    pub fn foreign_layers(mut self, foreign_layers: bool) -> Self {
+        self.foreign_layers = foreign_layers;
+        self
+    }
+
+    /// Sets [`credentials`](field@Self::credentials).
+    #[must_use]
+    pub fn credentials(mut self, credentials: Credentials) -> Self {
+        self.credentials = credentials;
+        self
+    }
+
+    /// Sets [`retries`](field@Self::retries).
+    #[must_use]
+    pub fn retries(mut self, retries: u32) -> Self {
+        self.retries = retries;
+        self
+    }
+
+    /// Sets [`max_layer_bytes`](field@Self::max_layer_bytes).
+    #[must_use]
+    pub fn max_layer_bytes(mut self, max_layer_bytes: u64) -> Self {
+        self.max_layer_bytes = max_layer_bytes;
+        self
+    }
+
+    /// Sets [`max_layer_ratio`](field@Self::max_layer_ratio).
+    #[must_use]
+    pub fn max_layer_ratio(mut self, max_layer_ratio: u64) -> Self {
+        self.max_layer_ratio = max_layer_ratio;
+        self
+    }
+
+    /// Sets [`stall_timeout`](field@Self::stall_timeout).
+    #[must_use]
+    pub fn stall_timeout(mut self, stall_timeout: Duration) -> Self {
+        self.stall_timeout = stall_timeout;
+        self
+    }
+
+    /// Sets [`connections`](field@Self::connections).
+    #[must_use]
+    pub fn connections(mut self, connections: NonZeroUsize) -> Self {
+        self.connections = connections;
+        self
+    }
+
+    /// Sets [`range_bytes`](field@Self::range_bytes).
+    #[must_use]
+    pub fn range_bytes(mut self, range_bytes: u64) -> Self {
+        self.range_bytes = range_bytes;
+        self
+    }
+
+    /// Sets [`partial_downloads`](field@Self::partial_downloads).
+    #[must_use]
+    pub fn partial_downloads(mut self, partial_downloads: impl Into<Option<PathBuf>>) -> Self {
+        self.partial_downloads = partial_downloads.into();
+        self
+    }
+
+    /// Sets [`upload_chunk`](field@Self::upload_chunk).
+    #[must_use]
+    pub fn upload_chunk(mut self, upload_chunk: u64) -> Self {
+        self.upload_chunk = upload_chunk;
+        self
+    }
+
+    /// Sets [`registries`](field@Self::registries).
+    #[must_use]
+    pub fn registries(mut self, registries: Registries) -> Self {
+        self.registries = registries;
+        self
+    }
+
+    /// Sets [`certificate_folders`](field@Self::certificate_folders).
+    #[must_use]
+    pub fn certificate_folders(
+        mut self,
+        certificate_folders: impl IntoIterator<Item = impl Into<PathBuf>>,
+    ) -> Self {
+        self.certificate_folders = certificate_folders.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Sets [`progress`](field@Self::progress).
+    #[must_use]
+    pub fn progress(mut self, progress: impl Into<Option<Progress>>) -> Self {
+        self.progress = progress.into();
+        self
+    }
+
+    /// Sets [`events`](field@Self::events).
+    #[must_use]
+    pub fn events(mut self, events: impl Into<Option<Events>>) -> Self {
+        self.events = events.into();
+        self
+    }
+
     /// The most bytes a layer of `size` compressed bytes may inflate to.
     pub(crate) fn limit(&self, size: u64) -> u64 {
         const ALWAYS: u64 = 1 << 30;

@@ -5,7 +5,15 @@ use std::fmt;
 use crate::spec::{Descriptor, ImageConfiguration};
 
 /// An operating system and an architecture, by Go's names.
+///
+/// ```
+/// use ocipull::Platform;
+///
+/// let raspberry = Platform::new("linux", "arm").variant("v7");
+/// assert_eq!(raspberry.to_string(), "linux/arm/v7");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct Platform {
     /// `GOOS`, such as `linux`.
     pub os: String,
@@ -16,6 +24,22 @@ pub struct Platform {
 }
 
 impl Platform {
+    /// Returns the platform of an operating system and an architecture, without a variant.
+    pub fn new(os: impl Into<String>, architecture: impl Into<String>) -> Self {
+        Self {
+            os: os.into(),
+            architecture: architecture.into(),
+            variant: None,
+        }
+    }
+
+    /// Sets [`variant`](field@Self::variant).
+    #[must_use]
+    pub fn variant(mut self, variant: impl Into<String>) -> Self {
+        self.variant = Some(variant.into());
+        self
+    }
+
     /// Returns Linux on this host's architecture: the platform of virtual machines here, whatever
     /// system the host runs.
     ///

@@ -7,6 +7,7 @@ use crate::{Error, NameProblem, name};
 /// What a guest may do with an extent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
 pub enum Access {
     /// `RW`. QEMU drops every other extent without an error, so this is the one to write.
     ReadWrite,

@@ -198,6 +198,7 @@ impl<W: Write + Seek> Builder<W> {
             match segment {
                 Segment::Data(length) => data(&mut writer, length)?,
                 Segment::Hole(length) => writer.hole(length)?,
+                _ => return Err(io::Error::from(io::ErrorKind::Unsupported).into()),
             }
         }
         writer.finish()

@@ -34,6 +34,7 @@ impl Sink for () {
 
 /// A run of a file: what [`Content::next_segment`] says comes next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Segment {
     /// So many bytes to read.
     Data(u64),
@@ -53,6 +54,7 @@ pub enum Segment {
 ///         match segment {
 ///             Segment::Data(len) => drop(io::copy(&mut content.take(len), file)?),
 ///             Segment::Hole(len) => drop(file.seek(SeekFrom::Current(len as i64))?),
+///             _ => return Err(io::ErrorKind::Unsupported.into()),
 ///         }
 ///     }
 ///     file.set_len(content.size())

@@ -260,7 +260,7 @@ impl Sink for Failing {
 fn a_failing_sink_and_a_failing_archive_are_different_errors() {
     let tar = Tar::new().file("d/f", "12345").file("g", "6").finish();
     match read_tar(&tar[..], &mut Failing(true), &Limits::default()) {
-        Err(ReadError::Sink { path, source }) => {
+        Err(ReadError::Sink { path, source, .. }) => {
             assert_eq!(path, b"d/f");
             assert_eq!(source.kind(), io::ErrorKind::StorageFull);
         }

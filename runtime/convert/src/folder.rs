@@ -22,7 +22,7 @@ pub(crate) fn read<S: Sink>(
 ) -> Result<(LayerTree, Stats)> {
     let limits = Limits::default();
     fsmerge::read_dir(root, sink, &limits).map_err(|error| match error {
-        ReadError::Sink { path, source } => failed(host(root, &path), source),
+        ReadError::Sink { path, source, .. } => failed(host(root, &path), source),
         ReadError::Layer(fsmerge::Error::Read { path, source }) => {
             Error::io(host(root, &path))(source)
         }

@@ -207,7 +207,7 @@ impl<'t, 'c, 's, W: Write> Archive<'t, 'c, 's, W> {
                 data: Some(data),
             } => {
                 let opened = self.contents.open(data).map_err(unreadable)?;
-                let StoredContent { ranges, data } = opened;
+                let StoredContent { ranges, data, .. } = opened;
                 let mut source = Source {
                     data,
                     failure: None,

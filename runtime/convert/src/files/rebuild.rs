@@ -83,7 +83,7 @@ pub(super) fn write(
                             source,
                         })
                     })?;
-                    let StoredContent { ranges, data } = opened;
+                    let StoredContent { ranges, data, .. } = opened;
                     disk.add_sparse_file(parent, name, metadata, size, &ranges, data)
                 }
                 Kind::Symlink(target) => disk.add_symlink(parent, name, metadata, target),

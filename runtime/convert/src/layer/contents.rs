@@ -58,6 +58,7 @@ impl<W: Write + Seek> Contents<W> {
             match segment {
                 Segment::Hole(len) => data.hole(len)?,
                 Segment::Data(len) => contents.copy(len, &mut data, &mut self.buffer)?,
+                _ => return Err(io::Error::from(io::ErrorKind::Unsupported).into()),
             }
         }
         data.finish()

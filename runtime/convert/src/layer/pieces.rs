@@ -200,6 +200,7 @@ mod tests {
                     contents.read_exact(&mut bytes).unwrap();
                     seen.push(String::from_utf8(bytes).unwrap());
                 }
+                other => panic!("{other:?}"),
             }
         }
         assert_eq!(seen, ["de", "hole of 10", "a"]);

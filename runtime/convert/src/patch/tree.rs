@@ -483,11 +483,12 @@ impl<'i> Tree<'i> {
                     return disk.add_file(parent, name, metadata, &**tail, size);
                 };
                 let opened = self.contents.open(data);
-                let StoredContent { mut ranges, data } =
-                    opened.map_err(|source| ext4_writer::Error::Contents {
-                        name: name.into(),
-                        source,
-                    })?;
+                let StoredContent {
+                    mut ranges, data, ..
+                } = opened.map_err(|source| ext4_writer::Error::Contents {
+                    name: name.into(),
+                    source,
+                })?;
                 let end = size.saturating_add(tail.len() as u64);
                 if end > size {
                     ranges.push(size..end);
