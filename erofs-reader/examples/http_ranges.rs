@@ -4,7 +4,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 
-use erofs_reader::{Buffered, Image, ReadAt, SourceError};
+use erofs_reader::{Buffered, Image, ReadAt, ReadAtError};
 
 /// A file on a server.
 struct Remote {
@@ -15,7 +15,7 @@ struct Remote {
 
 impl Remote {
     /// Requests bytes, and returns the size of the whole file and the bytes.
-    fn get(&self, start: u64, length: usize) -> Result<(u64, Vec<u8>), SourceError> {
+    fn get(&self, start: u64, length: usize) -> Result<(u64, Vec<u8>), ReadAtError> {
         let (host, path) = (&self.host, &self.path);
         let last = start.saturating_add(length as u64).saturating_sub(1);
         let mut stream = TcpStream::connect(host)?;
@@ -48,7 +48,7 @@ impl Remote {
 }
 
 impl ReadAt for Remote {
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, SourceError> {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, ReadAtError> {
         let left = self.size.saturating_sub(offset);
         let length = buf.len().min(usize::try_from(left).unwrap_or(usize::MAX));
         if length == 0 {
@@ -59,12 +59,12 @@ impl ReadAt for Remote {
         Ok(bytes.len())
     }
 
-    fn size(&self) -> Result<u64, SourceError> {
+    fn size(&self) -> Result<u64, ReadAtError> {
         Ok(self.size)
     }
 }
 
-fn main() -> Result<(), SourceError> {
+fn main() -> Result<(), ReadAtError> {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     let [host, path] = &arguments[..] else {
         return Err("http_ranges HOST:PORT /PATH".into());

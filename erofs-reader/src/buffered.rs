@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use crate::num::{clamp_len, narrow, wide};
-use crate::read_at::{ReadAt, SourceError, read_full};
+use crate::read_at::{ReadAt, ReadAtError, read_full};
 use crate::sync::Lock;
 
 /// Bytes in one cached page.
@@ -41,7 +41,7 @@ impl<R: ReadAt> Buffered<R> {
     /// let mut bytes = [0; 2];
     /// assert_eq!(source.read_at(&mut bytes, 1)?, 2);
     /// assert_eq!(bytes, [2, 3]);
-    /// # Ok::<(), erofs_reader::SourceError>(())
+    /// # Ok::<(), erofs_reader::ReadAtError>(())
     /// ```
     pub fn new(inner: R) -> Self {
         Self::with_capacity(PAGES.saturating_mul(PAGE), inner)
@@ -74,7 +74,7 @@ impl<R: ReadAt> Buffered<R> {
 }
 
 impl<R: ReadAt> ReadAt for Buffered<R> {
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, SourceError> {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, ReadAtError> {
         if buf.len() >= PAGE {
             return self.inner.read_at(buf, offset);
         }
@@ -102,7 +102,7 @@ impl<R: ReadAt> ReadAt for Buffered<R> {
         })
     }
 
-    fn size(&self) -> Result<u64, SourceError> {
+    fn size(&self) -> Result<u64, ReadAtError> {
         self.inner.size()
     }
 }
@@ -115,12 +115,12 @@ mod tests {
     struct Counting(Vec<u8>, AtomicUsize);
 
     impl ReadAt for Counting {
-        fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, SourceError> {
+        fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, ReadAtError> {
             self.1.fetch_add(1, Ordering::Relaxed);
             self.0.read_at(buf, offset)
         }
 
-        fn size(&self) -> Result<u64, SourceError> {
+        fn size(&self) -> Result<u64, ReadAtError> {
             self.0.size()
         }
     }

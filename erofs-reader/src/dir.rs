@@ -274,7 +274,7 @@ impl<R: ReadAt> Image<R> {
     ///
     /// let image = Image::open(Buffered::new(std::fs::File::open("image.erofs")?))?;
     /// let etc = image.metadata("/etc")?;
-    /// if let Some(entry) = image.find(&etc, b"passwd")? {
+    /// if let Some(entry) = image.child(&etc, b"passwd")? {
     ///     println!("nid {}", entry.nid);
     /// }
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -283,7 +283,7 @@ impl<R: ReadAt> Image<R> {
     /// # Errors
     ///
     /// Where `dir` is not a directory, or a block that was looked at is damaged.
-    pub fn find(&self, dir: &Inode, name: &[u8]) -> Result<Option<DirEntry>, Error> {
+    pub fn child(&self, dir: &Inode, name: &[u8]) -> Result<Option<DirEntry>, Error> {
         dir.expect(FileType::Directory)?;
         let mut data = self.data(dir)?;
         let block_len = self.superblock().block_size.len();

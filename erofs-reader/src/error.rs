@@ -11,7 +11,7 @@ use blockbox_path::BytePath;
 use crate::corruption::{Corruption, Detail};
 use crate::file_type::FileType;
 use crate::nid::Nid;
-use crate::read_at::SourceError;
+use crate::read_at::ReadAtError;
 
 /// Why an image could not be read.
 ///
@@ -30,7 +30,7 @@ pub enum Error {
         /// Where on it, in bytes.
         offset: u64,
         /// The error of the source.
-        source: SourceError,
+        source: ReadAtError,
     },
     /// There is no EROFS superblock at byte 1024.
     #[error("no EROFS superblock: expected the magic number 0xe0f5e1e2, found {magic:#010x}")]
@@ -71,9 +71,9 @@ pub enum Error {
         /// The path up to and with the missing component.
         path: BytePath,
     },
-    /// A path goes through too many symbolic links.
+    /// A path leads through more than [`MAX_SYMLINKS`](crate::MAX_SYMLINKS) symbolic links.
     #[error("too many levels of symbolic links: {path}")]
-    TooManyLinks {
+    SymlinkLoop {
         /// The path that was looked up.
         path: BytePath,
     },
@@ -209,7 +209,7 @@ impl From<Error> for io::Error {
             Error::Limit { .. } => io::ErrorKind::FileTooLarge,
             Error::At { .. }
             | Error::DeviceCount { .. }
-            | Error::TooManyLinks { .. }
+            | Error::SymlinkLoop { .. }
             | Error::WrongType { .. } => io::ErrorKind::InvalidInput,
         };
         Self::new(kind, error)
@@ -257,7 +257,7 @@ mod tests {
             | Error::Corrupt { .. }
             | Error::DeviceCount { .. }
             | Error::NotFound { .. }
-            | Error::TooManyLinks { .. }
+            | Error::SymlinkLoop { .. }
             | Error::WrongType { .. }
             | Error::Limit { .. }
             | Error::NotUtf8 { .. } => false,

@@ -86,7 +86,7 @@ pub use inode::{Inode, Layout};
 pub use lookup::{MAX_READ, MAX_SYMLINKS};
 pub use nid::Nid;
 pub use progress::{Done, Progress};
-pub use read_at::{ReadAt, SourceError};
+pub use read_at::{ReadAt, ReadAtError};
 pub use statistics::Statistics;
 pub use superblock::{BlockSize, DeviceSlot, Superblock};
 pub use timestamp::Timestamp;

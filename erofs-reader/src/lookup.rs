@@ -48,7 +48,7 @@ impl<R: ReadAt> Image<R> {
     ///
     /// [`Error::WrongType`] where something on the way is not a directory.
     pub fn lookup(&self, path: impl AsRef<[u8]>) -> Result<Option<Inode>, Error> {
-        found(self.resolve(path.as_ref(), Follow::Nothing))
+        found(self.inode_at(path.as_ref(), Follow::Nothing))
     }
 
     /// Returns the inode at `path`, with symbolic links followed, the last component included,
@@ -59,7 +59,7 @@ impl<R: ReadAt> Image<R> {
     /// use erofs_reader::{Buffered, Image};
     ///
     /// let image = Image::open(Buffered::new(std::fs::File::open("image.erofs")?))?;
-    /// if let Some(shell) = image.lookup_follow("/bin/sh")? {
+    /// if let Some(shell) = image.resolve("/bin/sh")? {
     ///     println!("{} bytes", shell.size());
     /// }
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -67,9 +67,9 @@ impl<R: ReadAt> Image<R> {
     ///
     /// # Errors
     ///
-    /// As [`Image::lookup`]; [`Error::TooManyLinks`] after [`MAX_SYMLINKS`] links.
-    pub fn lookup_follow(&self, path: impl AsRef<[u8]>) -> Result<Option<Inode>, Error> {
-        found(self.resolve(path.as_ref(), Follow::All))
+    /// As [`Image::lookup`]; [`Error::SymlinkLoop`] after [`MAX_SYMLINKS`] links.
+    pub fn resolve(&self, path: impl AsRef<[u8]>) -> Result<Option<Inode>, Error> {
+        found(self.inode_at(path.as_ref(), Follow::All))
     }
 
     /// Returns the inode at `path`, with symbolic links followed, as [`std::fs::metadata`] does.
@@ -84,9 +84,9 @@ impl<R: ReadAt> Image<R> {
     ///
     /// # Errors
     ///
-    /// As [`Image::lookup_follow`]; [`Error::NotFound`] where a name does not exist.
+    /// As [`Image::resolve`]; [`Error::NotFound`] where a name does not exist.
     pub fn metadata(&self, path: impl AsRef<[u8]>) -> Result<Inode, Error> {
-        self.resolve(path.as_ref(), Follow::All)
+        self.inode_at(path.as_ref(), Follow::All)
     }
 
     /// Returns the inode at `path`, with symbolic links followed but for the last component, as
@@ -104,7 +104,7 @@ impl<R: ReadAt> Image<R> {
     ///
     /// As [`Image::metadata`].
     pub fn symlink_metadata(&self, path: impl AsRef<[u8]>) -> Result<Inode, Error> {
-        self.resolve(path.as_ref(), Follow::Parents)
+        self.inode_at(path.as_ref(), Follow::Parents)
     }
 
     /// Returns whether there is something at `path`, with symbolic links followed.
@@ -119,9 +119,9 @@ impl<R: ReadAt> Image<R> {
     ///
     /// # Errors
     ///
-    /// As [`Image::lookup_follow`].
+    /// As [`Image::resolve`].
     pub fn exists(&self, path: impl AsRef<[u8]>) -> Result<bool, Error> {
-        Ok(self.lookup_follow(path)?.is_some())
+        Ok(self.resolve(path)?.is_some())
     }
 
     /// Returns the contents of the regular file at `path`, with symbolic links followed, as
@@ -181,7 +181,7 @@ impl<R: ReadAt> Image<R> {
         Ok(contents)
     }
 
-    fn resolve(&self, path: &[u8], follow: Follow) -> Result<Inode, Error> {
+    fn inode_at(&self, path: &[u8], follow: Follow) -> Result<Inode, Error> {
         let mut links = MAX_SYMLINKS;
         // The directories from the root to the current one, and the names of all but the root.
         let mut at = vec![(Vec::new(), self.root()?)];
@@ -198,7 +198,7 @@ impl<R: ReadAt> Image<R> {
                 }
                 continue;
             }
-            let Some(entry) = self.find(here, &name)? else {
+            let Some(entry) = self.child(here, &name)? else {
                 let names = at.iter().skip(1).map(|(name, _)| &name[..]);
                 let names: Vec<_> = names.chain([&name[..]]).collect();
                 return Err(Error::NotFound {
@@ -214,7 +214,7 @@ impl<R: ReadAt> Image<R> {
             if follows && inode.is_symlink() {
                 links = links
                     .checked_sub(1)
-                    .ok_or_else(|| Error::TooManyLinks { path: path.into() })?;
+                    .ok_or_else(|| Error::SymlinkLoop { path: path.into() })?;
                 let target = self.read_link(&inode)?;
                 if target.starts_with(b"/") {
                     at.truncate(1);

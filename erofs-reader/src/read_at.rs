@@ -13,7 +13,7 @@ use std::io;
 use crate::num::{clamp_len, narrow, wide};
 
 /// The error of a source: any error, such as a [`std::io::Error`], which `?` converts.
-pub type SourceError = Box<dyn Error + Send + Sync>;
+pub type ReadAtError = Box<dyn Error + Send + Sync>;
 
 /// Bytes that can be read at any position, by any number of readers at once.
 ///
@@ -27,18 +27,18 @@ pub trait ReadAt {
     ///
     /// Whatever the source reports. A [`std::io::Error`] that says
     /// [`Interrupted`](std::io::ErrorKind::Interrupted) makes this crate read again.
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, SourceError>;
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, ReadAtError>;
 
     /// Returns the number of bytes in the source.
     ///
     /// # Errors
     ///
     /// Where the source cannot report it.
-    fn size(&self) -> Result<u64, SourceError>;
+    fn size(&self) -> Result<u64, ReadAtError>;
 }
 
 impl ReadAt for [u8] {
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, SourceError> {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, ReadAtError> {
         let rest = self.get(narrow(offset)..).unwrap_or_default();
         let n = clamp_len(buf.len(), wide(rest.len()));
         if let (Some(to), Some(from)) = (buf.get_mut(..n), rest.get(..n)) {
@@ -47,17 +47,17 @@ impl ReadAt for [u8] {
         Ok(n)
     }
 
-    fn size(&self) -> Result<u64, SourceError> {
+    fn size(&self) -> Result<u64, ReadAtError> {
         Ok(wide(self.len()))
     }
 }
 
 impl ReadAt for Vec<u8> {
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, SourceError> {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, ReadAtError> {
         self.as_slice().read_at(buf, offset)
     }
 
-    fn size(&self) -> Result<u64, SourceError> {
+    fn size(&self) -> Result<u64, ReadAtError> {
         self.as_slice().size()
     }
 }
@@ -65,22 +65,22 @@ impl ReadAt for Vec<u8> {
 #[cfg(feature = "std")]
 impl ReadAt for File {
     #[cfg(unix)]
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, SourceError> {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, ReadAtError> {
         Ok(std::os::unix::fs::FileExt::read_at(self, buf, offset)?)
     }
 
     #[cfg(windows)]
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, SourceError> {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, ReadAtError> {
         Ok(std::os::windows::fs::FileExt::seek_read(self, buf, offset)?)
     }
 
     #[cfg(not(any(unix, windows)))]
-    fn read_at(&self, _: &mut [u8], _: u64) -> Result<usize, SourceError> {
+    fn read_at(&self, _: &mut [u8], _: u64) -> Result<usize, ReadAtError> {
         // Such targets (wasm32-unknown-unknown) have no files that could be opened.
         Err(io::Error::from(io::ErrorKind::Unsupported).into())
     }
 
-    fn size(&self) -> Result<u64, SourceError> {
+    fn size(&self) -> Result<u64, ReadAtError> {
         let meta = self.metadata()?;
         if meta.is_file() {
             return Ok(meta.len());
@@ -95,11 +95,11 @@ impl ReadAt for File {
 macro_rules! pointer {
     ($($pointer:ty),+) => {$(
         impl<T: ReadAt + ?Sized> ReadAt for $pointer {
-            fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, SourceError> {
+            fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, ReadAtError> {
                 (**self).read_at(buf, offset)
             }
 
-            fn size(&self) -> Result<u64, SourceError> {
+            fn size(&self) -> Result<u64, ReadAtError> {
                 (**self).size()
             }
         }
@@ -113,7 +113,7 @@ pub(crate) fn read_full<R: ReadAt + ?Sized>(
     reader: &R,
     buf: &mut [u8],
     offset: u64,
-) -> Result<usize, SourceError> {
+) -> Result<usize, ReadAtError> {
     let mut done = 0;
     while let Some(rest) = buf.get_mut(done..).filter(|rest| !rest.is_empty()) {
         let Some(at) = offset.checked_add(wide(done)) else {
@@ -130,13 +130,13 @@ pub(crate) fn read_full<R: ReadAt + ?Sized>(
 }
 
 #[cfg(feature = "std")]
-fn is_interruption(error: &SourceError) -> bool {
+fn is_interruption(error: &ReadAtError) -> bool {
     let error = error.downcast_ref::<io::Error>();
     error.is_some_and(|error| error.kind() == io::ErrorKind::Interrupted)
 }
 
 #[cfg(not(feature = "std"))]
-fn is_interruption(_: &SourceError) -> bool {
+fn is_interruption(_: &ReadAtError) -> bool {
     false
 }
 

@@ -5,7 +5,7 @@
 use std::cell::Cell;
 use std::io::{Cursor, Write};
 
-use erofs_reader::{Image, ReadAt, SourceError};
+use erofs_reader::{Image, ReadAt, ReadAtError};
 use erofs_writer::{Builder, Metadata, Node, Options};
 
 /// An image in front of so many zeros that it has `size` bytes, and how many were read.
@@ -16,7 +16,7 @@ struct Counting<'a> {
 }
 
 impl ReadAt for Counting<'_> {
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, SourceError> {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, ReadAtError> {
         let left = self.size.saturating_sub(offset).min(buf.len() as u64);
         let buf = &mut buf[..usize::try_from(left)?];
         buf.fill(0);
@@ -25,7 +25,7 @@ impl ReadAt for Counting<'_> {
         Ok(buf.len())
     }
 
-    fn size(&self) -> Result<u64, SourceError> {
+    fn size(&self) -> Result<u64, ReadAtError> {
         Ok(self.size)
     }
 }

@@ -14,7 +14,7 @@ use std::process::Command;
 
 use common::oracle::{Sources, assert_reads_as_the_kernel, names_that_read_as_the_kernel_says};
 use common::{mkfs, nasty_tar, our_walk, prose, run};
-use erofs_reader::{Buffered, Image, ReadAt, SourceError};
+use erofs_reader::{Buffered, Image, ReadAt, ReadAtError};
 use testkit::{Difference, Mount, walk};
 
 /// Where an option of `mkfs.erofs` is tested, or why it is not.
@@ -227,11 +227,11 @@ fn a_tar_in_xz_reads_as_the_kernel_does() {
 struct From(fs::File, u64);
 
 impl ReadAt for From {
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, SourceError> {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, ReadAtError> {
         ReadAt::read_at(&self.0, buf, offset + self.1)
     }
 
-    fn size(&self) -> Result<u64, SourceError> {
+    fn size(&self) -> Result<u64, ReadAtError> {
         Ok(ReadAt::size(&self.0)? - self.1)
     }
 }

@@ -226,7 +226,7 @@ pub use node_id::NodeId;
 pub use options::{Addresses, InodeLayout, Label, Options, Uuid};
 pub use output::SetLen;
 pub use prefix::XattrPrefixes;
-pub use progress::Progress;
+pub use progress::{Done, Progress};
 pub use timestamp::Timestamp;
 
 /// Keeps the README's example compiling.

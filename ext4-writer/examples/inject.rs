@@ -12,7 +12,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Err("usage: inject BYTES TAR PROGRAM IMAGE".into());
     };
     let mut image = Builder::create(image, Options::new(size.parse()?))?;
-    image.add_tar(File::open(tar)?)?;
+    image.add_tar_seek(File::open(tar)?)?;
     // Of most images, /sbin is a symbolic link to usr/sbin.
     let program = Node::file(File::open(program)?);
     image.replace(b"/sbin/init", Metadata::new(0o755), program)?;

@@ -64,7 +64,7 @@ pub use info::Info;
 pub use metadata::{DeviceNumber, Kind, Metadata};
 pub use node::NodeId;
 pub use options::{BlockSize, Journal, Options};
-pub use progress::Progress;
+pub use progress::{Done, Progress};
 pub use ranges::Ranges;
 pub use reader::{FileReader, Inode, Reader};
 pub use recover::recover;

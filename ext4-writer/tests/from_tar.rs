@@ -58,7 +58,7 @@ fn a_directory_packed_by_gnu_tar_arrives_unchanged() {
     ) else {
         return;
     };
-    let image = Image::new(options(), |image| image.add_tar(tar).unwrap());
+    let image = Image::new(options(), |image| image.add_tar_seek(tar).unwrap());
     image.assert_clean();
     Difference::between(&walk_image(&image), &expected).assert_none();
 }
@@ -91,7 +91,9 @@ fn sparse_files_of_every_format_keep_their_holes() {
             return;
         };
         assert!(tar.metadata().unwrap().len() < 4 << 20);
-        let image = Image::new(Options::new(16 << 20), |image| image.add_tar(tar).unwrap());
+        let image = Image::new(Options::new(16 << 20), |image| {
+            image.add_tar_seek(tar).unwrap()
+        });
         image.assert_clean();
         if testkit::kernel_mounts() {
             let contents = |walk: Walk| -> Vec<_> {
@@ -252,7 +254,7 @@ fn archive_read_from_a_stream_gives_the_same_bytes() {
     let streamed = Image::new(options(), |image| {
         let stream = BufReader::with_capacity(100, &tar[..]);
         let spool = tempfile::tempfile().unwrap();
-        image.add_tar_stream(stream, spool).unwrap();
+        image.add_tar_spooled(stream, spool).unwrap();
     });
     assert!(fs::read(&seeking.path).unwrap() == fs::read(&streamed.path).unwrap());
 }

@@ -208,7 +208,8 @@ fn the_kernel_sees_the_remaining_files_and_uses_the_freed_space() {
 fn progress_counts_the_contents_of_files() {
     let seen = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
     let listener = seen.clone();
-    let progress = ext4_writer::Progress::new(move |bytes| listener.lock().unwrap().push(bytes));
+    let progress =
+        ext4_writer::Progress::new(move |done| listener.lock().unwrap().push(done.bytes));
     let options = Options::new(64 << 20).progress(progress);
     let disk = Cursor::new(Vec::new());
     let mut image = Builder::new(disk, options).unwrap();

@@ -148,7 +148,7 @@ pub enum Problem {
     RootNotDirectory,
     /// The parent of the entry is not a directory.
     #[error("the parent is not a directory")]
-    ParentNotDirectory,
+    NotADirectory,
     /// A node with this path exists already.
     #[error("exists already")]
     AlreadyExists,

@@ -366,7 +366,7 @@ impl LayerBuilder {
                     }
                     left.follow(target, &self.limits)?;
                 }
-                _ => return Err(Problem::ParentNotDirectory),
+                _ => return Err(Problem::NotADirectory),
             }
             path::check_depth(way.len() - 1, &self.limits)?;
         }
@@ -392,7 +392,7 @@ impl LayerBuilder {
     fn check(&self, parent: NodeId, name: &[u8]) -> Result<Place, Problem> {
         check_name(name)?;
         if !self.arena.is_directory(parent) {
-            return Err(Problem::ParentNotDirectory);
+            return Err(Problem::NotADirectory);
         }
         let place = self.arena.place(parent, name);
         if self.arena.node_at(place).is_some() {

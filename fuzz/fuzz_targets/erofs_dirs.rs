@@ -20,14 +20,14 @@ fuzz_target!(|bytes: &[u8]| {
     let image = Image::open(&image).expect("a good superblock");
     let dir = image.inode(Nid::new(NID)).expect("a good inode");
     let entries: Result<Vec<_>, _> = image.read_dir(&dir).expect("a directory").collect();
-    let _ = image.find(&dir, b"name");
+    let _ = image.child(&dir, b"name");
     if let Ok(entries) = entries {
         assert!(entries.is_sorted_by(|a, b| a.name < b.name));
         assert!(entries.len() <= bytes.len() / 12);
         // Every name that is listed is found.
         for entry in entries {
             let found = image
-                .find(&dir, &entry.name)
+                .child(&dir, &entry.name)
                 .expect("blocks that were read");
             assert_eq!(found.expect("listed").nid, entry.nid);
         }

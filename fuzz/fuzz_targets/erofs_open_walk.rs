@@ -22,7 +22,7 @@ fuzz_target!(|bytes: &[u8]| {
         };
         // In a damaged directory it may find another inode than the walk.
         let _ = image.lookup(&path);
-        let _ = image.lookup_follow(&path);
+        let _ = image.resolve(&path);
         let _ = image.xattrs(&inode);
         let _ = image.read_link(&inode);
         if let Ok(extents) = image.extents(&inode) {

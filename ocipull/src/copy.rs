@@ -465,7 +465,7 @@ impl Read for Verifying {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         let bytes = self.inner.read(buffer)?;
         if let Some(progress) = &self.progress {
-            progress.tell(bytes as u64);
+            progress.add(bytes as u64);
         }
         self.left = self.left.saturating_sub(bytes as u64);
         if let Some(hasher) = &mut self.hasher {

@@ -2,22 +2,55 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::{Digest, Error};
 
-/// A callback that receives the number of newly fetched bytes. It is called from any thread.
+/// A callback for progress: it receives how much is fetched, by everything whose
+/// [`Options`](crate::Options) have a clone of it. Cheap to clone.
+///
+/// ```
+/// use ocipull::{Options, Progress};
+///
+/// let progress = Progress::new(|done| eprint!("\r{} bytes", done.bytes));
+/// let options = Options::default().progress(progress);
+/// ```
 #[derive(Clone)]
-pub struct Progress(Arc<dyn Fn(u64) + Send + Sync>);
+pub struct Progress(Arc<Counted<dyn Fn(Done) + Send + Sync>>);
+
+/// How much work is done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Done {
+    /// Bytes fetched so far, as they are stored at their source.
+    pub bytes: u64,
+}
+
+/// A callback, and the bytes that it was called with.
+struct Counted<F: ?Sized> {
+    bytes: AtomicU64,
+    listener: F,
+}
 
 impl Progress {
-    /// Calls `report` with the bytes fetched since the call before.
-    pub fn new(report: impl Fn(u64) + Send + Sync + 'static) -> Self {
-        Self(Arc::new(report))
+    /// Calls `listener` repeatedly with what is fetched so far.
+    ///
+    /// It may be called by several threads at once, and should return soon, because the work waits
+    /// for it.
+    pub fn new(listener: impl Fn(Done) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(Counted {
+            bytes: AtomicU64::new(0),
+            listener,
+        }))
     }
 
-    pub(crate) fn tell(&self, bytes: u64) {
-        (self.0)(bytes);
+    /// Adds newly fetched bytes.
+    pub(crate) fn add(&self, bytes: u64) {
+        let before = self.0.bytes.fetch_add(bytes, Ordering::Relaxed);
+        (self.0.listener)(Done {
+            bytes: before.saturating_add(bytes),
+        });
     }
 }
 
@@ -82,8 +115,8 @@ impl Events {
         Self(Arc::new(report))
     }
 
-    /// Passes `event` on.
-    pub fn tell(&self, event: &Event<'_>) {
+    /// Reports `event` to the callback.
+    pub fn report(&self, event: &Event<'_>) {
         (self.0)(event);
     }
 }

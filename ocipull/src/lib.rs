@@ -43,7 +43,7 @@ mod tree;
 pub use copy::{Copied, CopyOptions, copy, copy_into};
 pub use digest::Digest;
 pub use error::{Cause, ConnectHint, CredentialSource, Document, Error, SourceProblem, UsedProxy};
-pub use events::{Event, Events, Progress, Pushed};
+pub use events::{Done, Event, Events, Progress, Pushed};
 pub use image::Image;
 pub use json::{parse_config, parse_manifest};
 pub use kept::KeptFile;

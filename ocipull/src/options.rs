@@ -65,7 +65,7 @@ pub struct Options {
     /// (`*.crt`) and to show (`*.cert` and `*.key`), as docker and podman keep them. Those that do
     /// not exist are passed over.
     pub certificate_folders: Vec<PathBuf>,
-    /// Receives the number of bytes of each read from the source.
+    /// The callback for progress: bytes fetched from the source.
     pub progress: Option<Progress>,
     /// Receives an event when a transfer waits, goes on with another mirror, or pushes a blob.
     pub events: Option<Events>,

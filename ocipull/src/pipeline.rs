@@ -330,7 +330,7 @@ impl Fetch {
             total = total.saturating_add(bytes);
             self.fetched.store(total, Ordering::Relaxed);
             if let Some(progress) = &self.progress {
-                progress.tell(bytes);
+                progress.add(bytes);
             }
             match &self.blob {
                 Some((digest, size)) if total > *size => {

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use crate::files::{By, Folder, Open, OpenOptions, Opened};
 use crate::sparse::{self, SparseExtent};
 use crate::{
-    Access, Descriptor, Error, Extent, ExtentKind, MAX_DESCRIPTOR, NO_PARENT, ReadAt, SECTOR,
-    SourceError, SparseProblem,
+    Access, Descriptor, Error, Extent, ExtentKind, MAX_DESCRIPTOR, NO_PARENT, ReadAt, ReadAtError,
+    SECTOR, SparseProblem,
 };
 
 /// The bytes of a disk: all its extents, one after the other.
@@ -151,7 +151,7 @@ impl Disk {
     /// As [`open_with`](Self::open_with); [`Error::Io`] with the name where `open` fails.
     pub fn from_descriptor<S: ReadAt + Send + Sync + 'static>(
         descriptor: Descriptor,
-        open: impl FnMut(&str) -> Result<S, SourceError>,
+        open: impl FnMut(&str) -> Result<S, ReadAtError>,
     ) -> Result<Self, Error> {
         Self::over(descriptor, &mut By::new(open))
     }
@@ -266,11 +266,11 @@ impl Open for Itself {
 }
 
 impl ReadAt for Disk {
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, SourceError> {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, ReadAtError> {
         Ok(Self::read_at(self, buf, offset)?)
     }
 
-    fn size(&self) -> Result<u64, SourceError> {
+    fn size(&self) -> Result<u64, ReadAtError> {
         Ok(self.size)
     }
 }

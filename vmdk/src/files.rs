@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::read_at::{into_io, read_exact_at};
-use crate::{Error, NameProblem, ReadAt, SourceError, SparseProblem, name};
+use crate::{Error, NameProblem, ReadAt, ReadAtError, SparseProblem, name};
 
 /// How [`Disk::open_with`](crate::Disk::open_with) follows the names in a descriptor.
 #[derive(Clone, Debug, Default)]
@@ -101,7 +101,7 @@ fn path(label: Option<&Path>) -> PathBuf {
     label.map_or_else(|| PathBuf::from("the disk"), Path::to_owned)
 }
 
-fn failed(label: Option<&Path>, error: SourceError) -> Error {
+fn failed(label: Option<&Path>, error: ReadAtError) -> Error {
     Error::Io {
         path: path(label),
         source: into_io(error),
@@ -159,7 +159,7 @@ impl<F> By<F> {
 
 impl<F, S> Open for By<F>
 where
-    F: FnMut(&str) -> Result<S, SourceError>,
+    F: FnMut(&str) -> Result<S, ReadAtError>,
     S: ReadAt + Send + Sync + 'static,
 {
     fn open(&mut self, name: &str) -> Result<Opened, Error> {

@@ -20,8 +20,8 @@ pub use disk::Disk;
 pub use error::{Error, NameProblem, SparseProblem, SyntaxProblem};
 pub use extent::{Access, Extent, ExtentKind};
 pub use files::OpenOptions;
-pub use progress::Progress;
-pub use read_at::{ReadAt, SourceError};
+pub use progress::{Done, Progress};
+pub use read_at::{ReadAt, ReadAtError};
 pub use sparse::{SparseOptions, SparseSummary, write_monolithic_sparse, write_stream_optimized};
 
 /// Bytes in a sector, the unit of every size and offset in a descriptor.

@@ -3,27 +3,33 @@
 use std::fmt;
 use std::sync::Arc;
 
-/// A callback for progress: it receives the number of bytes of the disk written so far. Cheap to
-/// clone.
+/// A callback for progress: it receives how much of the disk is written. Cheap to clone.
 ///
 /// ```
 /// use vmdk::{Progress, SparseOptions};
 ///
-/// let progress = Progress::new(|bytes| eprint!("\r{bytes} bytes"));
+/// let progress = Progress::new(|done| eprint!("\r{} bytes", done.bytes));
 /// let options = SparseOptions::default().progress(progress);
 /// ```
 #[derive(Clone)]
-pub struct Progress(Arc<dyn Fn(u64) + Send + Sync>);
+pub struct Progress(Arc<dyn Fn(Done) + Send + Sync>);
+
+/// How much work is done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Done {
+    /// Bytes of the disk so far.
+    pub bytes: u64,
+}
 
 impl Progress {
-    /// Calls `listener` repeatedly with the number of bytes written so far. It should return soon,
-    /// because the work waits for it.
-    pub fn new(listener: impl Fn(u64) + Send + Sync + 'static) -> Self {
+    /// Calls `listener` repeatedly with what is written so far. It should return soon, because the work waits for it.
+    pub fn new(listener: impl Fn(Done) + Send + Sync + 'static) -> Self {
         Self(Arc::new(listener))
     }
 
     pub(crate) fn report(&self, bytes: u64) {
-        (self.0)(bytes);
+        (self.0)(Done { bytes });
     }
 }
 

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 /// What a source reports when it fails: any error, such as an [`io::Error`], which `?` converts.
-pub type SourceError = Box<dyn Error + Send + Sync>;
+pub type ReadAtError = Box<dyn Error + Send + Sync>;
 
 /// Bytes that can be read at any position, by any number of readers at once.
 ///
@@ -22,18 +22,18 @@ pub trait ReadAt {
     ///
     /// Whatever the source reports. After an [`io::Error`] of kind
     /// [`Interrupted`](io::ErrorKind::Interrupted) this crate reads again.
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, SourceError>;
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, ReadAtError>;
 
     /// Returns the number of bytes in the source.
     ///
     /// # Errors
     ///
     /// Where the source cannot report it.
-    fn size(&self) -> Result<u64, SourceError>;
+    fn size(&self) -> Result<u64, ReadAtError>;
 }
 
 impl ReadAt for [u8] {
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, SourceError> {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, ReadAtError> {
         let start = usize::try_from(offset).unwrap_or(usize::MAX);
         let rest = self.get(start..).unwrap_or_default();
         let n = rest.len().min(buf.len());
@@ -41,39 +41,39 @@ impl ReadAt for [u8] {
         Ok(n)
     }
 
-    fn size(&self) -> Result<u64, SourceError> {
+    fn size(&self) -> Result<u64, ReadAtError> {
         Ok(self.len() as u64)
     }
 }
 
 impl ReadAt for Vec<u8> {
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, SourceError> {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, ReadAtError> {
         self.as_slice().read_at(buf, offset)
     }
 
-    fn size(&self) -> Result<u64, SourceError> {
+    fn size(&self) -> Result<u64, ReadAtError> {
         self.as_slice().size()
     }
 }
 
 impl ReadAt for File {
     #[cfg(unix)]
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, SourceError> {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, ReadAtError> {
         Ok(std::os::unix::fs::FileExt::read_at(self, buf, offset)?)
     }
 
     #[cfg(windows)]
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, SourceError> {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, ReadAtError> {
         Ok(std::os::windows::fs::FileExt::seek_read(self, buf, offset)?)
     }
 
     #[cfg(not(any(unix, windows)))]
-    fn read_at(&self, _: &mut [u8], _: u64) -> Result<usize, SourceError> {
+    fn read_at(&self, _: &mut [u8], _: u64) -> Result<usize, ReadAtError> {
         // Such targets (wasm32-unknown-unknown) have no files that could be opened.
         Err(io::Error::from(io::ErrorKind::Unsupported).into())
     }
 
-    fn size(&self) -> Result<u64, SourceError> {
+    fn size(&self) -> Result<u64, ReadAtError> {
         let meta = self.metadata()?;
         if meta.is_file() {
             return Ok(meta.len());
@@ -88,11 +88,11 @@ impl ReadAt for File {
 macro_rules! pointer {
     ($($pointer:ty),+) => {$(
         impl<T: ReadAt + ?Sized> ReadAt for $pointer {
-            fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, SourceError> {
+            fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, ReadAtError> {
                 (**self).read_at(buf, offset)
             }
 
-            fn size(&self) -> Result<u64, SourceError> {
+            fn size(&self) -> Result<u64, ReadAtError> {
                 (**self).size()
             }
         }
@@ -131,7 +131,7 @@ pub(crate) fn read_exact_at<S: ReadAt + ?Sized>(
 }
 
 /// The [`io::Error`] that a source reported, or one around what else it did.
-pub(crate) fn into_io(error: SourceError) -> io::Error {
+pub(crate) fn into_io(error: ReadAtError) -> io::Error {
     match error.downcast::<io::Error>() {
         Ok(error) => *error,
         Err(error) => io::Error::other(error),
@@ -158,7 +158,7 @@ mod tests {
     struct Slow(std::sync::atomic::AtomicU64);
 
     impl ReadAt for Slow {
-        fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, SourceError> {
+        fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, ReadAtError> {
             if self
                 .0
                 .fetch_add(1, std::sync::atomic::Ordering::Relaxed)
@@ -170,7 +170,7 @@ mod tests {
             Ok(1)
         }
 
-        fn size(&self) -> Result<u64, SourceError> {
+        fn size(&self) -> Result<u64, ReadAtError> {
             Ok(10)
         }
     }

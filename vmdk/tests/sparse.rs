@@ -408,7 +408,7 @@ fn progress_grows_to_the_size_of_the_disk() {
     let bytes = disk.len() as u64;
     let seen = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
     let listener = seen.clone();
-    let progress = Progress::new(move |done| listener.lock().unwrap().push(done));
+    let progress = Progress::new(move |done| listener.lock().unwrap().push(done.bytes));
     let options = SparseOptions::default().progress(progress);
     let mut image = Cursor::new(Vec::new());
     write_stream_optimized(&disk[..], bytes, &mut image, &options).unwrap();

@@ -295,7 +295,7 @@ mod tests {
 
     use super::*;
     use crate::extract::{TarOptions, extract_to_tar};
-    use crate::read_at::SourceError;
+    use crate::read_at::ReadAtError;
 
     /// Many names in many directories, with every kind of permission and of link.
     fn image() -> Vec<u8> {
@@ -337,7 +337,7 @@ mod tests {
     struct Failing(Vec<u8>, Vec<u64>);
 
     impl ReadAt for Failing {
-        fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, SourceError> {
+        fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, ReadAtError> {
             let end = offset + buf.len() as u64;
             if let Some(at) = self.1.iter().find(|at| (offset..end).contains(at)) {
                 return Err(io::Error::other(at.to_string()).into());
@@ -345,7 +345,7 @@ mod tests {
             self.0.read_at(buf, offset)
         }
 
-        fn size(&self) -> Result<u64, SourceError> {
+        fn size(&self) -> Result<u64, ReadAtError> {
             self.0.size()
         }
     }

@@ -91,7 +91,7 @@ mod tests {
     use erofs_writer::{Builder, Metadata, Node, Options};
 
     use super::*;
-    use crate::read_at::SourceError;
+    use crate::read_at::ReadAtError;
 
     /// Where a source cannot be read.
     const BAD: u64 = 200_000;
@@ -100,7 +100,7 @@ mod tests {
     struct Watched<'a>(&'a [u8], &'a Mutex<Vec<(u64, usize)>>);
 
     impl ReadAt for Watched<'_> {
-        fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, SourceError> {
+        fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, ReadAtError> {
             if (offset..offset + buf.len() as u64).contains(&BAD) {
                 return Err(io::Error::other("a bad block").into());
             }
@@ -108,7 +108,7 @@ mod tests {
             self.0.read_at(buf, offset)
         }
 
-        fn size(&self) -> Result<u64, SourceError> {
+        fn size(&self) -> Result<u64, ReadAtError> {
             self.0.size()
         }
     }

@@ -11,7 +11,7 @@ pub(crate) fn exercise(image: &Image<&[u8]>) {
             continue;
         };
         let _ = image.lookup(&path);
-        let _ = image.lookup_follow(&path);
+        let _ = image.resolve(&path);
         let _ = image.xattrs(&inode);
         let _ = image.read_link(&inode);
         let _ = image.extents(&inode);

@@ -162,7 +162,7 @@ fn holes_take_no_space_in_the_image_and_equal_chunks_are_stored_once() {
     assert_eq!(summary.deduplicated_bytes, 8192);
 
     let image = Image::open(image.get_ref()).unwrap();
-    let found = image.find(&image.root().unwrap(), b"f").unwrap().unwrap();
+    let found = image.child(&image.root().unwrap(), b"f").unwrap().unwrap();
     let extents = image.extents(&image.inode(found.nid).unwrap()).unwrap();
     let holes: u64 = extents
         .iter()

@@ -149,7 +149,7 @@ fn incompressible_contents_are_stored_uncompressed() {
     let image = Image::open(&image[..]).unwrap();
     let layout = |name: &str| {
         let root = image.root().unwrap();
-        let found = image.find(&root, name.as_bytes()).unwrap().unwrap();
+        let found = image.child(&root, name.as_bytes()).unwrap().unwrap();
         image.inode(found.nid).unwrap().layout()
     };
     assert_eq!(layout("noise"), Layout::Plain);

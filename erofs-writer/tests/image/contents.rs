@@ -125,7 +125,7 @@ fn holes_take_no_space_in_a_file_and_read_as_zeros() {
 
     let image = erofs_reader::Image::open(&file).unwrap();
     let found = image
-        .find(&image.root().unwrap(), b"sparse")
+        .child(&image.root().unwrap(), b"sparse")
         .unwrap()
         .unwrap();
     let inode = image.inode(found.nid).unwrap();
@@ -191,7 +191,7 @@ fn inline_tails_save_blocks_for_writes_of_any_size() {
 fn progress_counts_contents_however_they_reach_the_image() {
     let seen = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
     let listener = seen.clone();
-    let progress = Progress::new(move |bytes| listener.lock().unwrap().push(bytes));
+    let progress = Progress::new(move |done| listener.lock().unwrap().push(done.bytes));
     let options = Options::default().progress(progress);
     let mut builder = Builder::new(Cursor::new(Vec::new()), options).unwrap();
     write(&mut builder, &noise(100_000));

@@ -172,7 +172,7 @@ fn a_file_of_nearly_as_many_blocks_as_48_bits_count_reads_back() {
         assert_eq!(read, [0; 5]);
     }
     let image = erofs_reader::Image::open(File::open(&path).unwrap()).unwrap();
-    let entry = image.find(&image.root().unwrap(), b"f").unwrap().unwrap();
+    let entry = image.child(&image.root().unwrap(), b"f").unwrap().unwrap();
     let inode = image.inode(entry.nid).unwrap();
     assert_eq!(inode.size(), SIZE);
     let mut file = image.file(&inode).unwrap();

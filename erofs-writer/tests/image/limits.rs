@@ -29,10 +29,10 @@ fn a_hundred_thousand_levels_need_no_stack() {
     let image = erofs_reader::Image::open(image.get_ref()).unwrap();
     let mut inode = image.root().unwrap();
     for _ in 0..100_000 {
-        let entry = image.find(&inode, b"d").unwrap().unwrap();
+        let entry = image.child(&inode, b"d").unwrap().unwrap();
         inode = image.inode(entry.nid).unwrap();
     }
-    assert!(image.find(&inode, b"d").unwrap().is_none());
+    assert!(image.child(&inode, b"d").unwrap().is_none());
 }
 
 #[test]
@@ -59,7 +59,7 @@ fn a_million_entries_in_one_directory() {
         .collect();
     assert_eq!(names.len(), ENTRIES as usize);
     assert!(names.is_sorted());
-    assert!(image.find(&root, name(1).as_bytes()).unwrap().is_some());
+    assert!(image.child(&root, name(1).as_bytes()).unwrap().is_some());
 
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("image.erofs");

@@ -315,7 +315,7 @@ fn a_callback_chooses_file_by_file() {
     let image = Image::open(&bytes[..]).unwrap();
     let layout = |name: &str| {
         let root = image.root().unwrap();
-        let found = image.find(&root, name.as_bytes()).unwrap().unwrap();
+        let found = image.child(&root, name.as_bytes()).unwrap().unwrap();
         image.inode(found.nid).unwrap().layout()
     };
     assert_eq!(layout("none"), Layout::Plain);

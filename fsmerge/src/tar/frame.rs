@@ -16,15 +16,15 @@ impl Limits {
     }
 }
 
-impl From<blockbox_tar::Timestamp> for Timestamp {
-    fn from(time: blockbox_tar::Timestamp) -> Self {
+impl Timestamp {
+    pub(super) fn of_framing(time: blockbox_tar::Timestamp) -> Self {
         let blockbox_tar::Timestamp { secs, nanos } = time;
         Self { secs, nanos }
     }
 }
 
-impl From<blockbox_tar::Error> for Error {
-    fn from(error: blockbox_tar::Error) -> Self {
+impl Error {
+    pub(super) fn of_framing(error: blockbox_tar::Error) -> Self {
         use blockbox_tar::Error as E;
         match error {
             E::Io { offset, source } => Self::Io { offset, source },
@@ -37,14 +37,14 @@ impl From<blockbox_tar::Error> for Error {
             } => Self::Entry {
                 path,
                 offset,
-                problem: problem.into(),
+                problem: Problem::of_framing(problem),
             },
         }
     }
 }
 
-impl From<blockbox_tar::Problem> for Problem {
-    fn from(problem: blockbox_tar::Problem) -> Self {
+impl Problem {
+    pub(super) fn of_framing(problem: blockbox_tar::Problem) -> Self {
         use blockbox_tar::Problem as P;
         match problem {
             P::Checksum => Self::Checksum,

@@ -18,6 +18,7 @@ use crate::intake::Intake;
 use crate::layer::LayerTree;
 use crate::limits::Limits;
 use crate::metadata::Metadata;
+use crate::timestamp::Timestamp;
 use blockbox_tar::{Reader, Source, What};
 use ingest::Ingest;
 use place::Place;
@@ -63,7 +64,11 @@ pub fn read_tar_seek<R: BufRead + Seek, S: Sink>(
     sink: &mut S,
     limits: &Limits,
 ) -> Result<(LayerTree, Stats), ReadError<S::Error>> {
-    read(Source::seeking(tar).map_err(Error::from)?, sink, limits)
+    read(
+        Source::seeking(tar).map_err(Error::of_framing)?,
+        sink,
+        limits,
+    )
 }
 
 fn read<R: BufRead, S: Sink>(
@@ -77,7 +82,7 @@ fn read<R: BufRead, S: Sink>(
     let mut ingest = Ingest::new(limits);
     while let Some(entry) = reader
         .next(|remark| stats.remark(remark, limits))
-        .map_err(Error::from)?
+        .map_err(Error::of_framing)?
     {
         stats.entries += 1;
         let at = |problem| Error::Entry {
@@ -89,7 +94,9 @@ fn read<R: BufRead, S: Sink>(
         if let What::Unknown { kind, .. } = entry.what {
             return Err(at(Problem::UnknownType { kind }).into());
         }
-        let attributes = entry.attributes().map_err(|problem| at(problem.into()))?;
+        let attributes = entry
+            .attributes()
+            .map_err(|problem| at(Problem::of_framing(problem)))?;
         let xattrs = intake
             .take(attributes.xattrs, attributes.mode, |kind| {
                 stats.warn(&entry.path, entry.offset, kind, limits);
@@ -99,7 +106,7 @@ fn read<R: BufRead, S: Sink>(
             mode: attributes.mode,
             uid: attributes.uid,
             gid: attributes.gid,
-            mtime: attributes.mtime.into(),
+            mtime: Timestamp::of_framing(attributes.mtime),
             xattrs,
         };
         let place = Place::of(&entry.path, limits).map_err(at)?;
@@ -115,19 +122,19 @@ fn read<R: BufRead, S: Sink>(
                 // The sink's error does not contain the cause of a failed read, so it is taken from
                 // the source.
                 if let Some(failure) = reader.source.take_failure() {
-                    return Err(Error::from(failure).into());
+                    return Err(Error::of_framing(failure).into());
                 }
                 data = Some(result.map_err(|source| ReadError::Sink {
                     path: path.into(),
                     source,
                 })?);
-                reader.source.skip(unread).map_err(Error::from)?;
+                reader.source.skip(unread).map_err(Error::of_framing)?;
                 stats.files += 1;
                 stats.content_bytes = stats.content_bytes.saturating_add(map.size);
             } else {
-                reader.source.skip(stored).map_err(Error::from)?;
+                reader.source.skip(stored).map_err(Error::of_framing)?;
             }
-            reader.source.padding(stored).map_err(Error::from)?;
+            reader.source.padding(stored).map_err(Error::of_framing)?;
         }
         ingest
             .add(&place, attributes, &entry.what, data, entry.offset)

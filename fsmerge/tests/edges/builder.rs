@@ -41,7 +41,7 @@ fn paths_follow_symlinks_of_the_layer_inside_the_root() {
     let looped = builder.add_path(b"a/x", meta(), Kind::Fifo);
     assert_eq!(problem(looped), ("a/x".into(), Problem::SymlinkLoop));
     let beneath = builder.add_path(b"sbin/init/x", meta(), Kind::Fifo);
-    let expected = ("sbin/init/x".into(), Problem::ParentNotDirectory);
+    let expected = ("sbin/init/x".into(), Problem::NotADirectory);
     assert_eq!(problem(beneath), expected);
     let outside = builder.add_path(b"../x", meta(), Kind::Fifo);
     assert_eq!(problem(outside).1, Problem::Escape);

@@ -54,7 +54,7 @@ pub fn download(
             .map_err(|source| Error::Read { source })?;
         hasher.update(new);
         if let Some(progress) = &options.progress {
-            progress.tell(bytes as u64);
+            progress.add(bytes as u64);
         }
     }
 }

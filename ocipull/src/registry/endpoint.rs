@@ -116,7 +116,7 @@ impl Endpoint {
         }
         if let Some(events) = &self.events {
             let host = &self.host;
-            events.tell(&Event::NextMirror { host, error });
+            events.report(&Event::NextMirror { host, error });
         }
     }
 

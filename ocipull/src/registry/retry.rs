@@ -83,7 +83,7 @@ impl Failure {
         let delay = self.delay(attempt, attempts)?;
         tracing::debug!(host, error = %self.error, ?delay, "trying again");
         if let Some(events) = events {
-            events.tell(&Event::Waiting {
+            events.report(&Event::Waiting {
                 host,
                 error: &self.error,
                 delay,

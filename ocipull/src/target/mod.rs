@@ -171,7 +171,7 @@ impl Target {
             Ok(Box::new(reader))
         };
         let pushed = self.sink.blob(digest, size, from, &mut open)?;
-        events.tell(&Event::Pushed {
+        events.report(&Event::Pushed {
             digest,
             size,
             pushed,
@@ -263,7 +263,7 @@ struct Reporting {
 
 impl Reporting {
     fn report(&self) {
-        self.events.tell(&Event::Pushing {
+        self.events.report(&Event::Pushing {
             digest: &self.digest,
             size: self.size,
             sent: self.sent,

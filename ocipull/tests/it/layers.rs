@@ -370,8 +370,8 @@ fn progress_adds_up_to_the_size_of_the_blob() {
     let total = Arc::new(AtomicU64::new(0));
     let mut options = Options::default();
     let counter = total.clone();
-    options.progress = Some(Progress::new(move |bytes| {
-        counter.fetch_add(bytes, Ordering::Relaxed);
+    options.progress = Some(Progress::new(move |done| {
+        counter.fetch_max(done.bytes, Ordering::Relaxed);
     }));
     let image = open_with(&format!("oci:{}", layout.path().display()), &options).unwrap();
     let mut reader = image.layer(0).unwrap();

@@ -115,9 +115,9 @@ fn a_dropped_stream_ends_the_download() {
     let mut options = Options::default();
     options.progress = Some(Progress::new({
         let (fetched, alive) = (fetched.clone(), alive.clone());
-        move |bytes| {
+        move |done| {
             let _ = &alive;
-            fetched.fetch_add(bytes, Ordering::Relaxed);
+            fetched.fetch_max(done.bytes, Ordering::Relaxed);
         }
     }));
     block_on(async {

@@ -1,6 +1,7 @@
 //! `blockbox kernel`
 
 use std::io::{BufRead, IsTerminal, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use blockbox::kernel::{self, InstallOptions, Installed, PACKAGE, Source};
 use blockbox::store::Store;
@@ -104,7 +105,11 @@ pub(super) fn install(
     let work = bars.work(format!("fetching {name}"), total);
     let meter = work.meter();
     pull.events = Some(bars.events());
-    pull.progress = Some(ocipull::Progress::new(move |bytes| meter.add(bytes)));
+    let counted = AtomicU64::new(0);
+    pull.progress = Some(ocipull::Progress::new(move |done| {
+        let before = counted.fetch_max(done.bytes, Ordering::Relaxed);
+        meter.add(done.bytes.saturating_sub(before));
+    }));
     let mut options = InstallOptions::default().pull(pull);
     if let Some(digest) = digest {
         options = options.digest(digest);

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use blockbox_files::open_disk;
 use blockbox_store::Meter;
-use erofs_reader::{Buffered, Image, ReadAt, SourceError};
+use erofs_reader::{Buffered, Image, ReadAt, ReadAtError};
 
 use crate::error::{Error, Result};
 
@@ -82,13 +82,13 @@ struct Metered {
 }
 
 impl ReadAt for Metered {
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, SourceError> {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, ReadAtError> {
         let read = self.source.read_at(buf, offset)?;
         self.meter.add(read as u64);
         Ok(read)
     }
 
-    fn size(&self) -> Result<u64, SourceError> {
+    fn size(&self) -> Result<u64, ReadAtError> {
         self.source.size()
     }
 }
@@ -102,11 +102,11 @@ pub(crate) fn is_vmdk(path: &Path) -> bool {
 struct Disk(vmdk::Disk);
 
 impl ReadAt for Disk {
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, SourceError> {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, ReadAtError> {
         Ok(self.0.read_at(buf, offset)?)
     }
 
-    fn size(&self) -> Result<u64, SourceError> {
+    fn size(&self) -> Result<u64, ReadAtError> {
         Ok(self.0.size())
     }
 }

@@ -87,11 +87,11 @@ impl Disk {
 }
 
 impl erofs_reader::ReadAt for Disk {
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, erofs_reader::SourceError> {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, erofs_reader::ReadAtError> {
         Ok(self.0.read_at(buf, offset)?)
     }
 
-    fn size(&self) -> Result<u64, erofs_reader::SourceError> {
+    fn size(&self) -> Result<u64, erofs_reader::ReadAtError> {
         Ok(self.0.size())
     }
 }

@@ -208,7 +208,7 @@ impl<'i> Tree<'i> {
         };
         match (found.children.get(name), found.lower) {
             (Some(Some(id)), _) => Ok(Entry::Upper(*id)),
-            (None, Some(lower)) => match image.find(&lower, name).map_err(self.unreadable())? {
+            (None, Some(lower)) => match image.child(&lower, name).map_err(self.unreadable())? {
                 Some(entry) => {
                     let inode = image.inode(entry.nid).map_err(self.unreadable())?;
                     Ok(Entry::Lower(inode))
@@ -369,7 +369,7 @@ impl<'i> Tree<'i> {
         let lower = self.directory(parent).and_then(|directory| directory.lower);
         Ok(match lower {
             Some(lower) => {
-                let found = image.find(&lower, name);
+                let found = image.child(&lower, name);
                 found.map_err(self.unreadable())?.is_some()
             }
             None => false,

@@ -158,7 +158,7 @@ mod tests {
         drop(bind("new"));
         let _listener = bind("alive");
         fs::write(dir.path().join("file"), "").unwrap();
-        ["dead", "alive", "file"].map(age);
+        ["dead", "alive", "file"].into_iter().for_each(age);
         assert_eq!(abandoned_in(dir.path()), [dir.path().join("dead")]);
     }
 

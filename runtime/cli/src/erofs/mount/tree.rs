@@ -120,7 +120,7 @@ impl<R: ReadAt> Tree<R> {
             return Err(Errno::ENAMETOOLONG);
         }
         let parent = self.inode(parent)?;
-        let entry = self.image.find(&parent, name).map_err(errno)?;
+        let entry = self.image.child(&parent, name).map_err(errno)?;
         entry
             .map(|entry| self.image.inode(entry.nid).map_err(errno))
             .transpose()
@@ -128,7 +128,7 @@ impl<R: ReadAt> Tree<R> {
 
     fn list(&self, node: INodeNo) -> Result<Listing, Errno> {
         let directory = self.inode(node)?;
-        let parent = self.image.find(&directory, b"..").map_err(errno)?;
+        let parent = self.image.child(&directory, b"..").map_err(errno)?;
         let parent = parent.map_or(node, |entry| self.node(entry.nid));
         let mut entries: Vec<_> = [(&b"."[..], node), (b"..", parent)]
             .map(|(name, node)| DirEntryOf {
