@@ -11,6 +11,7 @@ mod policy;
 mod ports;
 mod resolver;
 mod software;
+mod streams;
 
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};

@@ -9,18 +9,19 @@ use serde_json::json;
 
 use crate::common::guest::Guest;
 use crate::common::programs::Programs;
+use crate::streams::{Streams, WEBSOCKETS};
 use crate::{LONG, sh, start, text, until};
 
 /// A server that ends with the test.
-struct Server {
+pub(crate) struct Server {
     child: Child,
-    port: u16,
+    pub(crate) port: u16,
 }
 
 impl Server {
     /// Starts a program that listens on a free port of the loopback, which replaces `PORT` in its
     /// arguments.
-    fn start(program: &str, arguments: &[&str], folder: &Path) -> Self {
+    pub(crate) fn start(program: &str, arguments: &[&str], folder: &Path) -> Self {
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = free.local_addr().unwrap().port();
         drop(free);
@@ -47,7 +48,7 @@ impl Drop for Server {
     }
 }
 
-const PYTHON: &str = "/usr/bin/python3.11";
+pub(crate) const PYTHON: &str = "/usr/bin/python3.11";
 
 /// Makes a Debian archive with one package, and an index with one Python package.
 fn publish(folder: &Path) {
@@ -109,7 +110,7 @@ fn publish(folder: &Path) {
 }
 
 #[test]
-fn curl_apt_get_pip_and_iperf3_work_in_a_sandbox() {
+fn curl_apt_get_pip_iperf3_and_websockets_work_in_a_sandbox() {
     let programs = || {
         Programs::default()
             .program("curl")?
@@ -117,6 +118,7 @@ fn curl_apt_get_pip_and_iperf3_work_in_a_sandbox() {
             .program(PYTHON)?
             .folder("/usr/lib/python3.11")?
             .folder("/usr/lib/python3/dist-packages/pip")?
+            .folder(WEBSOCKETS)?
             .folder("/usr/share/dpkg")?
             .program("apt-get")?
             .program("dpkg")?
@@ -207,12 +209,19 @@ fn curl_apt_get_pip_and_iperf3_work_in_a_sandbox() {
         folder.path(),
     );
 
+    let Some(streams) = Streams::start(folder.path()) else {
+        return;
+    };
     let echo = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let [http2, socket, silent] = streams.ports();
     let ports = [
         web.port,
         tls.port,
         speed.port,
         echo.local_addr().unwrap().port(),
+        http2,
+        socket,
+        silent,
     ]
     .map(|port| port.to_string());
     let mut options: Vec<_> = ports
@@ -229,6 +238,7 @@ fn curl_apt_get_pip_and_iperf3_work_in_a_sandbox() {
         &format!("curl -sSf -w '%{{http_code}} %{{size_download}}' -o /dev/null {web}/large"),
     );
     assert_eq!(got, format!("200 {}", 3 << 20));
+    streams.check(&guest, 3 << 20);
     let certificate = std::fs::read_to_string(folder.path().join("certificate")).unwrap();
     let got = sh(
         &guest,
