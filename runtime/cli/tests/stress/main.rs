@@ -8,6 +8,7 @@ mod clones;
 mod common;
 mod forks;
 
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -95,6 +96,29 @@ impl Victim<'_> {
         }
     }
 
+    /// Checks that `ps` and `inspect` agree on the sandbox.
+    fn is_listed(&self) {
+        // Whether it is up; `None` if it does not exist.
+        let inspected = || {
+            let status = self.guest.state("x")?["status"].as_str()?.to_owned();
+            Some(["starting", "running", "stopping"].contains(&&*status))
+        };
+        let shown = |options: &[&str]| {
+            let words = [&["ps", "--format", "{{.Name}}"], options].concat();
+            self.guest.blockbox.ok(words) == "x\n"
+        };
+        until("a list of a sandbox at rest", || {
+            let before = inspected();
+            let listed = shown(&["-a"]).then(|| shown(&[]));
+            // A stop whose client was killed may end it between the two.
+            if before != inspected() {
+                return None;
+            }
+            assert_eq!(listed, before);
+            Some(())
+        });
+    }
+
     fn kill_monitor(&self) {
         let pid = self
             .guest
@@ -113,9 +137,12 @@ impl Victim<'_> {
 #[test]
 #[ignore = "takes minutes"]
 fn kills_at_any_moment_leave_a_store_that_works() {
-    let Some(guest) = Guest::new(json!({})) else {
+    let Some(mut guest) = Guest::new(json!({})) else {
         return;
     };
+    // A folder of its own for sockets.
+    let runtime = tempfile::tempdir().unwrap();
+    guest.blockbox.set("XDG_RUNTIME_DIR", runtime.path());
     let blockbox = &guest.blockbox;
     let kills = number("BLOCKBOX_KILLS", 200);
     let mut random = Random(12345);
@@ -152,7 +179,10 @@ fn kills_at_any_moment_leave_a_store_that_works() {
                 0 => &["gc"],
                 _ => &["stop", "-t", "0", "x"],
             },
-            _ => &["start", "x"],
+            _ => match number % 2 {
+                0 => &["start", "x"],
+                _ => &["rm", "-f", "x"],
+            },
         };
         if victim.settled() {
             victim.write(number);
@@ -165,6 +195,7 @@ fn kills_at_any_moment_leave_a_store_that_works() {
         child.kill().unwrap();
         child.wait().unwrap();
         victim.settled();
+        victim.is_listed();
         // The next command works in any state, in particular one that reads the disk.
         if number % 5 == 4 && guest.state("x").is_some() {
             blockbox.ok(["diff", "x"]);
@@ -182,11 +213,45 @@ fn kills_at_any_moment_leave_a_store_that_works() {
     blockbox.output(["rm", "-f", "x"]);
     blockbox.output(["rmi", "derived:1"]);
     blockbox.ok(["gc"]);
-    for (name, count) in [("locks", 0), ("sandboxes", 0), ("images", 1)] {
-        let folder = blockbox.home().join(name);
-        let left: Vec<_> = std::fs::read_dir(&folder).unwrap().collect();
-        assert_eq!(left.len(), count, "{left:?}");
+    let counts = [
+        ("locks", 0),
+        ("sandboxes", 0),
+        ("images", 1),
+        ("downloads", 0),
+        ("snapshots", 0),
+        ("volumes", 0),
+        // The layer and its record.
+        ("layers", 2),
+    ];
+    for (name, count) in counts {
+        let left = names(&blockbox.home().join(name));
+        assert_eq!(left.len(), count, "{name}: {left:?}");
     }
+    let root = names(blockbox.home());
+    assert!(!root.iter().any(|name| name.starts_with('.')), "{root:?}");
+    let sockets = names(&runtime.path().join("blockbox"));
+    assert_eq!(sockets, [""; 0]);
+    until("the end of all processes", || {
+        let left = processes_with(blockbox.home());
+        left.is_empty().then_some(())
+    });
+}
+
+/// Returns the names in a folder; none if it does not exist.
+fn names(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect()
+}
+
+/// Returns the command lines of living processes that name the folder.
+fn processes_with(folder: &Path) -> Vec<String> {
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let lines = processes.filter_map(|process| std::fs::read(process.path().join("cmdline")).ok());
+    let lines = lines.map(|line| String::from_utf8_lossy(&line).replace('\0', " "));
+    let folder = folder.to_string_lossy();
+    lines.filter(|line| line.contains(&*folder)).collect()
 }
 
 /// Eight processes that each make, use and remove sandboxes.
