@@ -5,12 +5,11 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
-use super::mirrors::spoke_http;
 use super::retry::Failure;
 use super::transport::{Answer, Broken, Request, Transport};
 use super::url::{Origin, Scheme, Url};
 use crate::credentials::Found;
-use crate::{Error, Event, Events, Options, Secret};
+use crate::{ConnectHint, Error, Event, Events, Options, Secret};
 
 /// The kind of access to a repository, which decides the scopes of the token.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -33,6 +32,17 @@ impl Access {
             Self::Mount(from) => vec![format!("repository:{repository}:pull,push"), pull(from)],
         }
     }
+}
+
+/// Whether a server answered a TLS handshake in plain HTTP.
+pub(super) fn spoke_http(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Connect {
+            hint: ConnectHint::PlainHttp,
+            ..
+        }
+    )
 }
 
 /// A repository at one server.

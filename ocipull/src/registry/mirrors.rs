@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::conf::{Conf, PullFrom, Site};
-use super::endpoint::Endpoint;
+use super::endpoint::{Endpoint, spoke_http};
 use super::retry::Failure;
 use super::transport::Transport;
 use super::url::Scheme;
-use crate::{ConnectHint, Error, Options};
+use crate::{Error, Options};
 
 /// A server.
 struct Mirror {
@@ -59,17 +59,6 @@ impl Mirror {
 /// a TLS handshake.
 fn never_answered(error: &Error) -> bool {
     matches!(error, Error::Connect { .. } | Error::Interrupted { .. })
-}
-
-/// Whether a server answered a TLS handshake in plain HTTP.
-pub(super) fn spoke_http(error: &Error) -> bool {
-    matches!(
-        error,
-        Error::Connect {
-            hint: ConnectHint::PlainHttp,
-            ..
-        }
-    )
 }
 
 /// All servers of a repository.
