@@ -1,6 +1,7 @@
 //! Files and folders that appear complete or not at all, and reading records.
 
 mod filling;
+mod folder;
 mod writeback;
 
 use std::fs::{self, File, Metadata};
@@ -16,6 +17,7 @@ use tempfile::TempDir;
 use crate::error::{Error, Result};
 use crate::permissions::READ_ONLY;
 use filling::Filling;
+pub use folder::sync_folder;
 pub use writeback::start_writeback;
 
 /// Writes an unnamed file beside `path`, and links it there once `fill` has succeeded and all data
@@ -194,13 +196,6 @@ pub fn link(from: &Path, to: &Path) -> Result<()> {
         .map_err(Error::io(from))?;
     aside.persist(to).map_err(|e| Error::io(to)(e.error))?;
     Ok(())
-}
-
-/// Makes the names in `folder` survive a power cut.
-pub fn sync_folder(folder: &Path) -> Result<()> {
-    File::open(folder)
-        .and_then(|folder| folder.sync_all())
-        .map_err(Error::io(folder))
 }
 
 fn permissions(mode: u32) -> fs::Permissions {

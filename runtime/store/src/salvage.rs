@@ -4,12 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Deserializer as _;
-use serde::de::{MapAccess, Visitor};
-
-use crate::Reference;
+use serde::de::{DeserializeOwned, MapAccess, Visitor};
 
 /// Returns the entries before the first one that cannot be parsed.
-pub(crate) fn entries(bytes: &[u8]) -> BTreeMap<String, Reference> {
+pub(crate) fn entries<T: DeserializeOwned>(bytes: &[u8]) -> BTreeMap<String, T> {
     let mut found = BTreeMap::new();
     let collect = Collect(&mut found);
     // Parsing fails at the damaged part; the entries before it are collected by then.
@@ -17,9 +15,9 @@ pub(crate) fn entries(bytes: &[u8]) -> BTreeMap<String, Reference> {
     found
 }
 
-struct Collect<'f>(&'f mut BTreeMap<String, Reference>);
+struct Collect<'f, T>(&'f mut BTreeMap<String, T>);
 
-impl<'de> Visitor<'de> for Collect<'_> {
+impl<'de, T: DeserializeOwned> Visitor<'de> for Collect<'_, T> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -27,8 +25,8 @@ impl<'de> Visitor<'de> for Collect<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some((name, reference)) = map.next_entry()? {
-            self.0.insert(name, reference);
+        while let Some((name, value)) = map.next_entry()? {
+            self.0.insert(name, value);
         }
         Ok(())
     }
