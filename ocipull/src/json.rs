@@ -238,8 +238,7 @@ mod tests {
                 br#""}}}"#,
             ];
             let config = parse_config(&bytes.concat()).unwrap();
-            let label = config.config().unwrap().label("a").unwrap().to_owned();
-            label
+            config.config().unwrap().label("a").unwrap().to_owned()
         };
         assert_eq!(config(br"\ud800 \u00e9"), "\u{fffd} \u{e9}");
         assert_eq!(config(b"caf\xe9"), "caf\u{fffd}");

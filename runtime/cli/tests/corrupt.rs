@@ -61,7 +61,7 @@ fn a_layer_with_another_digest_is_rejected() {
 fn refused_alone(layout: &Layout) -> String {
     let blockbox = Blockbox::new();
     // The store itself is kept.
-    blockbox.ok(["images"]);
+    blockbox.ok(["gc"]);
     let before = blockbox.listing();
     let error = blockbox.fails(["pull", &layout.reference()]);
     let mut after = blockbox.listing();
