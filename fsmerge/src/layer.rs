@@ -280,6 +280,16 @@ impl LayerBuilder {
     }
 
     /// Returns the node at a path from the root. Symbolic links are not followed.
+    ///
+    /// ```
+    /// use fsmerge::{Kind, LayerBuilder, Limits, Metadata};
+    ///
+    /// let mut builder = LayerBuilder::new(&Limits::default());
+    /// let link = builder.add_path(b"bin", Metadata::new(0o777), Kind::Symlink(b"usr/bin"))?;
+    /// assert_eq!(builder.lookup(b"/bin"), Some(link));
+    /// assert_eq!(builder.lookup(b"/bin/sh"), None);
+    /// # Ok::<(), fsmerge::Error>(())
+    /// ```
     pub fn lookup(&self, path: &[u8]) -> Option<BuilderNodeId> {
         let names = path::components(path, &self.limits).ok()?;
         let found = names

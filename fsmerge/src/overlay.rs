@@ -35,6 +35,18 @@ const IMPURE: &[u8] = b"trusted.overlay.impure";
 
 /// Returns the form of a layer's node in the image: only directories without flags, files,
 /// symlinks, devices, fifos and sockets.
+///
+/// ```
+/// use fsmerge::{DeviceNumber, Kind, Metadata, overlay};
+///
+/// let (_, kind) = overlay::encode(&Metadata::new(0), Kind::Whiteout);
+/// assert_eq!(kind, Kind::CharDevice(DeviceNumber { major: 0, minor: 0 }));
+///
+/// let opaque = Kind::Directory { opaque: true, implied: false };
+/// let (metadata, kind) = overlay::encode(&Metadata::new(0o755), opaque);
+/// assert_eq!(kind, Kind::DIRECTORY);
+/// assert_eq!(metadata.xattrs.get(overlay::OPAQUE), Some(&b"y"[..]));
+/// ```
 pub fn encode<'a>(attributes: &Metadata, kind: Kind<'a>) -> (Metadata, Kind<'a>) {
     let yes = |name: &[u8]| (name.to_vec(), b"y".to_vec());
     match kind {
@@ -82,6 +94,17 @@ fn marked(attributes: &Metadata, marks: impl IntoIterator<Item = Xattr>) -> Meta
 
 /// Decodes an inode of a layer image: the inverse of [`encode`]. Marks are taken out of the
 /// attributes; escaped extended attributes stay as they are.
+///
+/// ```
+/// use fsmerge::{Kind, Metadata, overlay};
+///
+/// let mark = (overlay::OPAQUE.to_vec(), b"y".to_vec());
+/// let marked = Metadata::new(0o755).xattrs([mark]);
+/// let (metadata, kind) = overlay::decode(&marked, Kind::DIRECTORY)?;
+/// assert_eq!(kind, Kind::Directory { opaque: true, implied: false });
+/// assert_eq!(metadata, Metadata::new(0o755));
+/// # Ok::<(), fsmerge::Problem>(())
+/// ```
 ///
 /// # Errors
 ///
@@ -149,6 +172,13 @@ fn unsupported(xattr: &[u8]) -> Problem {
 
 /// The name that a program sees of an extended attribute which a layer keeps as `name`: the inverse
 /// of what [`read_tar`](crate::read_tar) does.
+///
+/// ```
+/// use fsmerge::overlay;
+///
+/// assert_eq!(overlay::shown(b"trusted.overlay.overlay.opaque"), overlay::OPAQUE);
+/// assert_eq!(overlay::shown(b"user.name"), b"user.name");
+/// ```
 pub fn shown(name: &[u8]) -> Vec<u8> {
     match name.strip_prefix(ESCAPED_PREFIX) {
         Some(rest) => [PREFIX, rest].concat(),

@@ -237,6 +237,15 @@ impl<'a> ContentStore<'a> {
     /// they are. A file that becomes shorter before it is opened is an error of
     /// [`open`](Contents::open), or of reading.
     ///
+    /// ```no_run
+    /// use fsmerge::{ContentStore, Limits};
+    ///
+    /// let mut contents = ContentStore::in_memory();
+    /// let (layer, _) = contents.read_dir("rootfs".as_ref(), &Limits::default())?;
+    /// println!("{} names", layer.names());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// Those of [`read_dir`](crate::read_dir()).

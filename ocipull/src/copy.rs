@@ -112,6 +112,19 @@ pub fn copy(
 /// As [`copy()`], to a target whose name is to lead to something else, such as an index that lists
 /// the copy.
 ///
+/// ```no_run
+/// use ocipull::{CopyOptions, Target, copy_into};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let options = CopyOptions::default();
+/// let target = Target::open(&"oci:images:12".parse()?, &options.target)?;
+/// let copied = copy_into(&"debian:12".parse()?, &target, &options)?;
+/// // The name may lead to something else, such as an index that lists the copy.
+/// target.finish(&copied.media_type, &copied.bytes)?;
+/// # Ok(())
+/// # }
+/// ```
+///
 /// # Errors
 ///
 /// As for [`copy()`].

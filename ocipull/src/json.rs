@@ -203,6 +203,12 @@ impl Tolerant for OciLayout {
 /// Parses the configuration of an image as [`Image::config`](crate::Image::config) was: one that
 /// was stored as [`Image::config_bytes`](crate::Image::config_bytes), whatever wrote it.
 ///
+/// ```
+/// let config = ocipull::parse_config(br#"{"os": "linux", "architecture": "arm64"}"#)?;
+/// assert_eq!((config.os(), config.architecture()), ("linux", "arm64"));
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+///
 /// # Errors
 ///
 /// Bytes that are not JSON, or not an image configuration.
@@ -212,6 +218,14 @@ pub fn parse_config(bytes: &[u8]) -> Result<ImageConfiguration, serde_json::Erro
 
 /// Parses the manifest of an image as [`Image::manifest`](crate::Image::manifest) was: one that was
 /// stored as [`Image::manifest_bytes`](crate::Image::manifest_bytes), whatever wrote it.
+///
+/// ```no_run
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let manifest = ocipull::parse_manifest(&std::fs::read("manifest.json")?)?;
+/// println!("{} layers", manifest.layers().len());
+/// # Ok(())
+/// # }
+/// ```
 ///
 /// # Errors
 ///

@@ -154,6 +154,14 @@ impl Descriptor {
     /// Returns the descriptor with an entry of the disk data base set: `key` without `ddb.`, and
     /// its value.
     ///
+    /// ```
+    /// use vmdk::Descriptor;
+    ///
+    /// let disk = Descriptor::flat(&[("disk.raw", 2048)])?.with_ddb("adapterType", "lsilogic")?;
+    /// assert_eq!(disk.ddb()["adapterType"], "lsilogic");
+    /// # Ok::<(), vmdk::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::Value`] for a key or a value that could not be read back.

@@ -118,6 +118,15 @@ impl Extent {
     /// Returns an extent of `sectors` 512-byte sectors of `file` that begin at sector
     /// `offset_sectors` of it.
     ///
+    /// ```
+    /// use vmdk::Extent;
+    ///
+    /// // A partition of 64 MiB that begins 1 MiB into the file.
+    /// let extent = Extent::flat_at("disk.raw", 2048, 131_072)?;
+    /// assert_eq!(extent.sectors(), 131_072);
+    /// # Ok::<(), vmdk::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// As [`flat`](Self::flat).

@@ -56,6 +56,16 @@ pub fn read_tar<R: BufRead, S: Sink>(
 /// As [`read_tar`], but skips contents that the sink does not read, by seeking. It suits a sink
 /// that only records where contents are, and an archive whose digest is known.
 ///
+/// ```no_run
+/// use fsmerge::{Limits, read_tar_seek};
+///
+/// let tar = std::io::BufReader::new(std::fs::File::open("layer.tar")?);
+/// // Names and attributes alone: contents are not even read.
+/// let (layer, _) = read_tar_seek(tar, &mut (), &Limits::default())?;
+/// println!("{} names", layer.names());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 ///
 /// Those of [`read_tar`].

@@ -19,6 +19,16 @@ use crate::{Cause, CredentialSource, Error, Secret};
 /// members stay as they are. It is replaced in one step and readable by its owner alone (mode
 /// 0600).
 ///
+/// ```no_run
+/// use std::path::Path;
+/// use ocipull::{Secret, credentials};
+///
+/// let file = Path::new("auth.json");
+/// credentials::store(Some(file), "registry.example.org", "reader", &Secret::new("secret"))?;
+/// assert!(credentials::erase(Some(file), "registry.example.org")?);
+/// # Ok::<(), ocipull::Error>(())
+/// ```
+///
 /// # Errors
 ///
 /// [`Error::Io`] and [`Error::Credentials`] for the file, which then stays as it was;
@@ -48,6 +58,15 @@ pub fn store(
 }
 
 /// Forgets the credentials for the registry `host`, and returns whether there were any.
+///
+/// ```no_run
+/// use ocipull::credentials;
+///
+/// // In the file that `docker login` or `podman login` wrote.
+/// let known = credentials::erase(None, "registry.example.org")?;
+/// println!("{}", if known { "logged out" } else { "was not logged in" });
+/// # Ok::<(), ocipull::Error>(())
+/// ```
 ///
 /// # Errors
 ///

@@ -22,6 +22,17 @@ const MAX_REDIRECTS: usize = 10;
 /// an image. A download that breaks off goes on where it broke off, unless the file is another one
 /// by then. Redirects are followed, but never from TLS to plain HTTP.
 ///
+/// ```no_run
+/// use ocipull::{Options, download};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let mut file = std::fs::File::create("kernel.tar")?;
+/// let digest = download("https://example.org/kernel.tar", &mut file, 1 << 30, &Options::default())?;
+/// println!("{digest}");
+/// # Ok(())
+/// # }
+/// ```
+///
 /// # Errors
 ///
 /// [`Error::Address`], [`Error::Connect`], [`Error::Http`], [`Error::Redirect`],

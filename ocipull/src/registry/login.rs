@@ -10,6 +10,19 @@ use crate::{Error, Options, name};
 /// Shows the credentials in `options` to the registry `host`, as `docker login` does. Returns
 /// whether it asked for any; one that does not accepts every client.
 ///
+/// ```no_run
+/// use ocipull::{Credentials, Options, Secret, check_login};
+///
+/// let options = Options::default().credentials(Credentials::Basic {
+///     username: "reader".to_owned(),
+///     password: Secret::new("secret"),
+/// });
+/// if !check_login("registry.example.org", &options)? {
+///     println!("the registry asks nobody for credentials");
+/// }
+/// # Ok::<(), ocipull::Error>(())
+/// ```
+///
 /// # Errors
 ///
 /// [`Error::Unauthorized`] where the registry or its token service refuses them;

@@ -118,6 +118,26 @@ impl<W: Write> ArchiveWriter<W> {
     /// layers, lowest first. `image` is its whole name (`HOST/REPO:TAG`), which docker gives it,
     /// and `tag` what it is called in the layout.
     ///
+    /// ```
+    /// use ocipull::{ArchiveWriter, Digest};
+    ///
+    /// let mut archive = ArchiveWriter::new(Vec::new())?;
+    /// let mut push = |bytes: &'static [u8]| -> Result<Digest, ocipull::Error> {
+    ///     let digest = Digest::sha256(bytes);
+    ///     archive.push_blob(&digest, bytes.len() as u64, |_| Ok(Box::new(bytes)))?;
+    ///     Ok(digest)
+    /// };
+    /// let config = push(br#"{"os": "linux", "architecture": "amd64"}"#)?;
+    /// let layer = push(&[0; 1024])?;
+    /// # let manifest = b"{}";
+    /// // `manifest` is the JSON that names both.
+    /// let media_type = "application/vnd.oci.image.manifest.v1+json";
+    /// let name = Some("registry.example.org/empty:1");
+    /// archive.add_image((media_type, manifest), (&config, &[layer]), name, Some("1"))?;
+    /// let tar: Vec<u8> = archive.finish()?;
+    /// # Ok::<(), ocipull::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::Write`].
