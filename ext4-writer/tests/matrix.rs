@@ -17,9 +17,9 @@ use common::options::{
 };
 use common::{e2fsck, open};
 use ext4_writer::{BlockSize, Builder, Journal, Options, grow};
-use rustix::fs::{CWD, FileType, Mode, XattrFlags, makedev};
+use rustix::fs::XattrFlags;
 use tempfile::TempDir;
-use testkit::{Difference, Mount, Walk, walk};
+use testkit::{Difference, Mount, Node, Walk, walk};
 
 const BLOCK_SIZES: [BlockSize; 3] = [BlockSize::B1024, BlockSize::B2048, BlockSize::B4096];
 
@@ -71,14 +71,13 @@ fn source() -> TempDir {
     for len in [59, 60, 200] {
         symlink("x".repeat(len), at(&format!("link of {len}"))).unwrap();
     }
-    for (name, kind, device) in [
-        ("null", FileType::CharacterDevice, makedev(1, 3)),
-        ("far", FileType::BlockDevice, makedev(259, 70000)),
-        ("fifo", FileType::Fifo, 0),
-        ("socket", FileType::Socket, 0),
+    for (name, node) in [
+        ("null", Node::CharDevice(1, 3)),
+        ("far", Node::BlockDevice(259, 70000)),
+        ("fifo", Node::Fifo),
+        ("socket", Node::Socket),
     ] {
-        let mode = Mode::from_raw_mode(0o640);
-        rustix::fs::mknodat(CWD, at(name), kind, mode, device).unwrap();
+        node.make(at(name), 0o640).unwrap();
     }
     for (name, len) in [
         ("48 bytes", 30),

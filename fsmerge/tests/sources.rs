@@ -6,11 +6,11 @@ use fsmerge::{
     Content, DataId, Error, Kind, LayerSource, Limits, MergeError, Problem, ReadError, Segment,
     Sink, merge, read_dir,
 };
-use rustix::fs::{CWD, FileType, Mode, XattrFlags, lsetxattr, makedev, mknodat};
+use rustix::fs::{XattrFlags, lsetxattr};
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
-use testkit::TarBuilder;
+use testkit::{Node, TarBuilder};
 
 /// Keeps contents and where their data is.
 #[derive(Default)]
@@ -65,14 +65,7 @@ fn a_directory_keeps_links_holes_attributes_and_names_that_look_like_whiteouts()
     fs::write(at("file"), "contents").unwrap();
     fs::hard_link(at("file"), at("d/link")).unwrap();
     symlink("../file", at("d/symlink")).unwrap();
-    mknodat(
-        CWD,
-        at("fifo"),
-        FileType::Fifo,
-        Mode::from_raw_mode(0o600),
-        0,
-    )
-    .unwrap();
+    Node::Fifo.make(at("fifo"), 0o600).unwrap();
     let sparse = File::create(at("sparse")).unwrap();
     sparse.write_all_at(&[7; 4096], HOLE).unwrap();
     sparse.set_len(3 * HOLE).unwrap();
@@ -150,8 +143,7 @@ fn overlay_marks_of_a_directory_do_not_act_and_whiteout_devices_are_refused() {
     );
 
     let device = opaque.join("device");
-    let mode = Mode::from_raw_mode(0o600);
-    if mknodat(CWD, &device, FileType::CharacterDevice, mode, makedev(0, 0)).is_err() {
+    if Node::CharDevice(0, 0).make(&device, 0o600).is_err() {
         return;
     }
     let error = read_dir(root.path(), &mut (), &Limits::default()).unwrap_err();
@@ -175,8 +167,7 @@ fn image() -> Option<Vec<u8>> {
     file.write_all_at(b"behind a hole", 8192).unwrap();
     fs::hard_link(root.join("of-image"), root.join("same")).unwrap();
     let gone = root.join("gone");
-    let mode = Mode::from_raw_mode(0);
-    mknodat(CWD, &gone, FileType::CharacterDevice, mode, makedev(0, 0)).ok()?;
+    Node::CharDevice(0, 0).make(&gone, 0).ok()?;
     let image = scratch.path().join("image");
     let output = mkfs
         .arg("--chunksize=4096")

@@ -15,10 +15,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use ext4_writer::{Builder, Options, Summary};
-use rustix::fs::{
-    AtFlags, CWD, FileType, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags, makedev,
-};
+use rustix::fs::{AtFlags, CWD, Gid, Timespec, Timestamps, Uid, XattrFlags};
 use tempfile::TempDir;
+use testkit::Node;
 
 /// An image in a temporary directory.
 pub struct Image {
@@ -126,13 +125,13 @@ pub fn source() -> TempDir {
     symlink("x".repeat(60), at("slow")).unwrap();
     symlink("x/".repeat(500), at("longer")).unwrap();
     fs::hard_link(at("slow"), at("slow again")).unwrap();
-    let node = |name: &str, kind, device| {
-        let mode = Mode::from_raw_mode(0o640);
-        rustix::fs::mknodat(CWD, at(name), kind, mode, device).unwrap();
-    };
-    node("null", FileType::CharacterDevice, makedev(1, 3));
-    node("far", FileType::BlockDevice, makedev(259, 70000));
-    node("fifo", FileType::Fifo, 0);
+    for (name, node) in [
+        ("null", Node::CharDevice(1, 3)),
+        ("far", Node::BlockDevice(259, 70000)),
+        ("fifo", Node::Fifo),
+    ] {
+        node.make(at(name), 0o640).unwrap();
+    }
     drop(UnixListener::bind(at("socket")).unwrap());
     fs::write(at("setuid"), b"#!").unwrap();
     rustix::fs::chownat(

@@ -7,12 +7,12 @@ use crate::support::{Store, try_merge};
 use fsmerge::{DeviceNumber, Kind, Merged};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
-use rustix::fs::{CWD, FileType, Mode, XattrFlags, lsetxattr, makedev, mknodat};
+use rustix::fs::{XattrFlags, lsetxattr};
 use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, lchown, symlink};
 use std::path::Path;
-use testkit::{Difference, Mount, Walk, walk};
+use testkit::{Difference, Mount, Node, Walk, walk};
 
 /// Makes the directory of a layer, whiteouts and marks as overlayfs has them. Whiteouts that hide
 /// nothing `below` are left out: overlayfs lists them as names that do not exist, where a directory
@@ -56,7 +56,7 @@ fn make_layer(entries: &[Entry], below: &Merged, root: &Path) {
                         make_implied(parent);
                     }
                 }
-                node(&path, FileType::CharacterDevice, (0, 0));
+                node(&path, Node::CharDevice(0, 0));
             }
             Step::Whiteout | Step::Link(_) => {}
             Step::Implied { .. } => make_implied(&entry.path),
@@ -146,8 +146,8 @@ fn make(entry: &Entry, path: &Path) {
             set_xattr(path, "user.mark", &entry.mark.to_string());
         }
         Step::Symlink => symlink(entry.target(), path).unwrap(),
-        Step::Device => node(path, FileType::CharacterDevice, (1, entry.mark.into())),
-        Step::Fifo => node(path, FileType::Fifo, (0, 0)),
+        Step::Device => node(path, Node::CharDevice(1, entry.mark.into())),
+        Step::Fifo => node(path, Node::Fifo),
         Step::Link(_) | Step::LowerLink(_) | Step::Whiteout => panic!("{entry:?} is no file"),
     }
     describe(entry, path);
@@ -168,15 +168,8 @@ fn set_xattr(path: &Path, name: &str, value: &str) {
     lsetxattr(path, name, value.as_bytes(), XattrFlags::empty()).unwrap();
 }
 
-fn node(path: &Path, kind: FileType, (major, minor): (u32, u32)) {
-    mknodat(
-        CWD,
-        path,
-        kind,
-        Mode::from_raw_mode(0o600),
-        makedev(major, minor),
-    )
-    .unwrap();
+fn node(path: &Path, node: Node) {
+    node.make(path, 0o600).unwrap();
 }
 
 /// The merged tree as [`walk`] would give it, but for what the random layers leave open: the root

@@ -8,9 +8,9 @@ use std::path::Path;
 
 use blockbox_archive::{Error, PackOptions, Problem, UnpackOptions, pack, unpack};
 use blockbox_tar::{Body, Head, Timestamp, Writer};
-use rustix::fs::{CWD, FileType, Mode, XattrFlags};
+use rustix::fs::XattrFlags;
 use tempfile::TempDir;
-use testkit::{Difference, TarBuilder, walk};
+use testkit::{Difference, Node, TarBuilder, walk};
 
 /// Makes a tree with every kind of file that an archive holds.
 fn source() -> TempDir {
@@ -32,8 +32,7 @@ fn source() -> TempDir {
     let sparse = fs::File::create(at("sparse")).unwrap();
     sparse.write_all_at(&[7; 5000], 1 << 20).unwrap();
     sparse.set_len(5 << 20).unwrap();
-    let mode = Mode::from_raw_mode(0o622);
-    rustix::fs::mknodat(CWD, at("fifo"), FileType::Fifo, mode, 0).unwrap();
+    Node::Fifo.make(at("fifo"), 0o622).unwrap();
     rustix::fs::setxattr(at("a"), "user.a", b"\0value", XattrFlags::empty()).unwrap();
     fs::set_permissions(at("a/b"), fs::Permissions::from_mode(0o1500)).unwrap();
     folder
@@ -55,14 +54,8 @@ fn a_tree_is_packed_and_unpacked_unchanged() {
         return testkit::skip("owners need root");
     }
     let source = source();
-    rustix::fs::mknodat(
-        CWD,
-        source.path().join("device"),
-        FileType::CharacterDevice,
-        Mode::from_raw_mode(0o640),
-        rustix::fs::makedev(1, 3),
-    )
-    .unwrap();
+    let device = Node::CharDevice(1, 3);
+    device.make(source.path().join("device"), 0o640).unwrap();
     std::os::unix::fs::chown(source.path().join("a/b"), Some(1000), Some(70_000)).unwrap();
     let bytes = packed(source.path(), &PackOptions::default());
     assert_eq!(bytes, packed(source.path(), &PackOptions::default()));

@@ -306,14 +306,7 @@ fn files_without_a_kernel_are_rejected_and_the_installed_one_is_kept() {
         assert!(error.contains(reason), "{name}: {error}");
         assert!(!error.contains(".tmp-"), "{name}: {error}");
     }
-    rustix::fs::mknodat(
-        rustix::fs::CWD,
-        path("fifo"),
-        rustix::fs::FileType::Fifo,
-        rustix::fs::Mode::RUSR,
-        0,
-    )
-    .unwrap();
+    testkit::Node::Fifo.make(path("fifo"), 0o400).unwrap();
     for (name, reason) in [("fifo", "not a regular file"), ("missing", "No such file")] {
         let error = blockbox.fails(["kernel", "install", path(name).to_str().unwrap()]);
         assert!(error.contains(reason) && error.contains(name), "{error}");

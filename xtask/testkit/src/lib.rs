@@ -8,6 +8,7 @@
 mod contents;
 mod faults;
 mod mount;
+mod node;
 mod oracle;
 mod tar;
 mod walk;
@@ -15,6 +16,7 @@ mod walk;
 pub use contents::{noise, text};
 pub use faults::{FaultyProxy, transfers};
 pub use mount::{Loop, Mount, SmallDisk};
+pub use node::Node;
 pub use oracle::{kernel_mounts, kernel_version, made, oracle, repository, skip};
 pub use tar::TarBuilder;
 pub use walk::{Difference, Entry, Kind, Walk, digest, unescape_xattrs, walk};

@@ -118,10 +118,9 @@ pub fn walk(root: &Path) -> io::Result<Walk> {
 
 fn kind(path: &Path, meta: &fs::Metadata) -> io::Result<Kind> {
     let kind = meta.file_type();
-    let (major, minor) = (
-        rustix::fs::major(meta.rdev()),
-        rustix::fs::minor(meta.rdev()),
-    );
+    // The type differs between systems.
+    let device = meta.rdev() as rustix::fs::Dev;
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
     Ok(if kind.is_dir() {
         Kind::Directory
     } else if kind.is_symlink() {
