@@ -220,7 +220,9 @@ fn names(dir: &mut Dir) -> Result<Vec<CString>, Errno> {
 }
 
 fn metadata(stat: &Stat, xattrs: Xattrs) -> Metadata {
-    Metadata::new((stat.st_mode & 0o7777) as u16)
+    #[allow(clippy::unnecessary_cast, reason = "not on macOS alone")]
+    let mode = (stat.st_mode & 0o7777) as u16;
+    Metadata::new(mode)
         .uid(stat.st_uid)
         .gid(stat.st_gid)
         .mtime(Timestamp {

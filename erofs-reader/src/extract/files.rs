@@ -18,7 +18,6 @@ use super::input::room;
 use super::pieces::{Piece, PieceReader, Pieces};
 use super::terms::{Terms, at};
 use crate::error::Error;
-use crate::file_type::FileType;
 use crate::image::Image;
 use crate::inode::Inode;
 use crate::read_at::ReadAt;
@@ -171,6 +170,9 @@ pub(super) fn create(folders: &mut Folders<'_>, path: &[u8], inode: &Inode) -> R
 #[cfg(not(target_vendor = "apple"))]
 fn make_node(dir: BorrowedFd<'_>, name: &[u8], inode: &Inode) -> io::Result<()> {
     use rustix::fs::FileType as Kind;
+
+    use crate::file_type::FileType;
+
     let kind = match inode.file_type() {
         FileType::CharDevice => Kind::CharacterDevice,
         FileType::BlockDevice => Kind::BlockDevice,

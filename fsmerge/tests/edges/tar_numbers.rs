@@ -69,7 +69,7 @@ impl<R: Read> Read for Fast<R> {
         if self.1 == 0 {
             return self.0.read(buffer);
         }
-        let n = buffer.len().min(self.1 as usize);
+        let n = usize::try_from(self.1).map_or(buffer.len(), |left| left.min(buffer.len()));
         self.1 -= n as u64;
         Ok(n)
     }

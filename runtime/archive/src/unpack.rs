@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use blockbox_tar::{Attributes, Entry, Limits, Map, Reader, Source, What};
-use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, RawMode, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 
 use crate::error::{Error, Problem, Result};
@@ -374,7 +374,7 @@ impl Unpacker<'_> {
             true => 0o7777,
             false => 0o1777,
         };
-        Mode::from_raw_mode((attributes.mode & kept).into())
+        Mode::from_raw_mode(RawMode::from(attributes.mode & kept))
     }
 
     /// Sets the attributes of directories, the innermost first.

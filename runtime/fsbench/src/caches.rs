@@ -5,8 +5,6 @@ use std::io::{self, Read};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use rustix::fs::{Advice, fadvise};
-
 use crate::error::{Error, Result};
 
 /// `vm.drop_caches`, `Documentation/admin-guide/sysctl/vm.rst`.
@@ -41,7 +39,7 @@ impl ReadAhead {
     /// measured work.
     pub(crate) fn fetch(&self) -> Result<()> {
         let open = File::open(&self.path).map_err(Error::io(&self.path))?;
-        fadvise(&open, 0, None, Advice::Random).map_err(|e| Error::io(&self.path)(e.into()))?;
+        read_at_random(&open).map_err(Error::io(&self.path))?;
         let mut buffer = vec![0; STEP];
         let mut left = open.take(self.bytes);
         loop {
@@ -53,6 +51,23 @@ impl ReadAhead {
             }
         }
     }
+}
+
+/// Turns off the readahead of a file.
+#[cfg(not(target_vendor = "apple"))]
+fn read_at_random(file: &File) -> io::Result<()> {
+    Ok(rustix::fs::fadvise(
+        file,
+        0,
+        None,
+        rustix::fs::Advice::Random,
+    )?)
+}
+
+/// macOS has no `posix_fadvise`, and none of the caches that [`drop_all`] drops.
+#[cfg(target_vendor = "apple")]
+fn read_at_random(_: &File) -> io::Result<()> {
+    Ok(())
 }
 
 /// Parses `FILE:BYTES`.

@@ -208,6 +208,7 @@ mod tests {
 
     use super::*;
     use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::process::Command;
 
     #[test]
     fn a_record_is_read_only_from_a_regular_file() {
@@ -215,7 +216,8 @@ mod tests {
         let (file, fifo) = (dir.path().join("file"), dir.path().join("fifo"));
         fs::write(&file, "record").unwrap();
         assert_eq!(read(&file).unwrap(), b"record");
-        rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, 0o600.into()).unwrap();
+        let made = Command::new("mkfifo").arg(&fifo).status().unwrap();
+        assert!(made.success());
         for other in [&fifo, dir.path()] {
             let error = read(other).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{other:?}");

@@ -44,6 +44,7 @@ mod network;
 mod power;
 #[cfg(target_os = "linux")]
 mod rcu;
+#[cfg(target_os = "linux")]
 mod readahead;
 #[cfg(target_os = "linux")]
 mod root;
