@@ -220,6 +220,7 @@ impl NewSandbox {
         if self.partition.is_some() || self.writable {
             bail!("--partition and --writable are for a root that is a disk: disk:FILE");
         }
+        self.source.check_bootable(reference)?;
         let image = match self.pull {
             Pull::Missing => image(store, reference, &self.source, self.shown),
             Pull::Always => fetch(store, reference, &self.source, self.shown),

@@ -178,6 +178,9 @@ fn of_sandbox(error: &Error) -> Option<String> {
             ImageUser::Snapshot(name) => format!("`blockbox snapshot rm -f {name}` removes it"),
             _ => return None,
         },
+        Error::Platform { host, .. } => {
+            format!("`--platform {host}` gets one for them, if there is one")
+        }
         Error::NoSnapshot(_) => "`blockbox snapshot ls` lists them".into(),
         Error::NoMemory {
             reason: NoMemory::NotForkable,

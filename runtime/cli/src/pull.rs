@@ -64,6 +64,14 @@ impl Source {
         options
     }
 
+    /// Fails if `--platform` asks for an image, called `name`, that no sandbox of this host runs.
+    pub(super) fn check_bootable(&self, name: &str) -> Result<(), blockbox::Error> {
+        match &self.platform {
+            Some(platform) => blockbox::check_platform(name, platform),
+            None => Ok(()),
+        }
+    }
+
     /// Returns `image`, called `name`, or an error if `--platform` asks for another platform.
     pub(super) fn checked(&self, name: &str, image: Image) -> Result<Image, Error> {
         if let Some(wanted) = &self.platform

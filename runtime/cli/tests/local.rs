@@ -170,10 +170,11 @@ fn an_image_for_another_platform_than_the_one_asked_for_is_not_run() {
     let layout = layout("here");
     let name = format!("{}/app", registry(&layout));
     blockbox.ok(["pull", "-q", "--plain-http", &name]);
+    // Machines of this host would run it.
     let other = if cfg!(target_arch = "aarch64") {
-        "linux/amd64"
+        "linux/arm"
     } else {
-        "linux/arm64"
+        "linux/386"
     };
     let id = digest_of(&layout).replace("sha256:", "");
     for (name, pull) in [
@@ -201,4 +202,28 @@ fn an_image_for_another_platform_than_the_one_asked_for_is_not_run() {
         );
     }
     assert_eq!(blockbox.ok(["ps", "-q"]), "");
+}
+
+#[test]
+fn an_image_for_another_processor_is_refused_before_a_sandbox_is_made() {
+    let blockbox = Blockbox::new();
+    let layout = Layout::new()
+        .layer(&layer("far"), Compression::Gzip)
+        .architecture("s390x")
+        .finish();
+    let name = format!("{}/app", registry(&layout));
+    let pull = ["pull", "-q", "--plain-http", "--platform", "linux/s390x"];
+    blockbox.ok(pull.iter().copied().chain([&*name]));
+    let refused = |args: &[&str]| {
+        let error = blockbox.fails(args);
+        let reason = "is for linux/s390x, and virtual machines of this host are linux/";
+        assert!(error.contains(reason), "{args:?}: {error}");
+        assert!(error.contains("`--platform linux/"), "{args:?}: {error}");
+    };
+    refused(&["run", "--pull=never", &name, "--", "true"]);
+    refused(&["create", "--pull=never", &name, "--", "true"]);
+    // Nothing is fetched for it.
+    let (asked, none) = ("--platform=linux/s390x", "127.0.0.1:9/none");
+    refused(&["run", asked, none, "--", "true"]);
+    assert_eq!(blockbox.ok(["ps", "-aq"]), "");
 }

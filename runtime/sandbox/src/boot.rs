@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 use crate::mounts::{self, Lowered};
 use crate::network::{self, Gateway};
+use crate::platform;
 use crate::root::{Held, Root};
 use crate::secrets::Value;
 use blockbox_store::spec::{self, Machine, Spec, VmmChoice};
@@ -80,6 +81,7 @@ impl Plan {
     ) -> Result<Self> {
         let kernel = check(store, &spec.machine)?;
         root.check(&spec.image.asked)?;
+        platform::check(&spec.image)?;
         let mut held: Vec<_> = root.hold()?.into_iter().collect();
         let mut on_wait = |wait| {
             if let Wait::Trial(time) = wait {

@@ -17,7 +17,7 @@ use erofs_reader::Buffered;
 
 use crate::error::{Error, Result};
 use crate::root::{self, Root};
-use crate::{events, mounts, secrets};
+use crate::{events, mounts, platform, secrets};
 
 /// How long another process may hold a name before it counts as taken.
 const CLAIM: Duration = Duration::from_secs(2);
@@ -28,7 +28,7 @@ const CLAIM: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 ///
-/// [`Error::SandboxName`], [`Error::SandboxExists`]; nothing is left behind.
+/// [`Error::SandboxName`], [`Error::SandboxExists`], [`Error::Platform`]; nothing is left behind.
 pub(crate) fn create(
     store: &Store,
     root: &Root,
@@ -78,7 +78,8 @@ pub(crate) fn create_with(
             if let Some((name, _)) = Image::entry(store, &spec.image.asked)? {
                 spec.image.reference = Some(name);
             }
-            spec.image.platform = Some(platform(image));
+            spec.image.platform = Some(platform_of(image));
+            platform::check(&spec.image)?;
         }
         Root::Disk(disk) => {
             spec.image = root::source(disk);
@@ -132,7 +133,7 @@ pub(crate) fn claim(store: &Store, name: &str) -> Result<Lock> {
     }
 }
 
-fn platform(image: &Image) -> String {
+fn platform_of(image: &Image) -> String {
     let config = image.config();
     let mut platform = format!("{}/{}", config.os(), config.architecture());
     if let Some(variant) = config.variant() {

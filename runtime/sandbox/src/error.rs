@@ -51,6 +51,16 @@ pub enum Error {
         /// The sandbox or snapshot.
         user: ImageUser,
     },
+    /// An image is for a processor or a system that virtual machines of this host do not have.
+    #[error("image {image:?} is for {platform}, and virtual machines of this host are {host}")]
+    Platform {
+        /// The image's name.
+        image: String,
+        /// The image's platform.
+        platform: String,
+        /// The platform of the machines.
+        host: Box<ocipull::Platform>,
+    },
     /// There is no snapshot with this name.
     #[error("no snapshot {0:?}")]
     NoSnapshot(String),

@@ -22,6 +22,7 @@ pub(crate) struct Layout {
     layers: Vec<Value>,
     diff_ids: Vec<String>,
     config: Value,
+    architecture: &'static str,
 }
 
 impl Layout {
@@ -33,7 +34,18 @@ impl Layout {
             layers: Vec::new(),
             diff_ids: Vec::new(),
             config: json!({}),
+            architecture: match std::env::consts::ARCH {
+                "x86_64" => "amd64",
+                "aarch64" => "arm64",
+                other => other,
+            },
         }
+    }
+
+    /// The architecture that the image is for, instead of this host's.
+    pub(crate) fn architecture(mut self, name: &'static str) -> Self {
+        self.architecture = name;
+        self
     }
 
     /// The `config` part of the image's configuration.
@@ -88,11 +100,7 @@ impl Layout {
 
     /// Writes configuration, manifest and index.
     pub(crate) fn finish(self) -> Self {
-        let arch = match std::env::consts::ARCH {
-            "x86_64" => "amd64",
-            "aarch64" => "arm64",
-            other => other,
-        };
+        let arch = self.architecture;
         let config = json!({
             "architecture": arch, "os": "linux", "config": self.config,
             "rootfs": { "type": "layers", "diff_ids": self.diff_ids },
