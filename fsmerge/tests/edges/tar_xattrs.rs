@@ -69,8 +69,8 @@ fn malformed_acls_are_dropped_with_a_warning() {
     assert_eq!(
         told,
         [
-            r"d/\n: dropped the malformed ACL system.posix_acl_access",
-            r"d/\n: dropped the malformed ACL system.posix_acl_default",
+            r"d/\x0a: dropped the malformed ACL system.posix_acl_access",
+            r"d/\x0a: dropped the malformed ACL system.posix_acl_default",
         ]
     );
 }
