@@ -104,6 +104,8 @@ fn files_deleted_while_open_are_freed_as_e2fsck_frees_them() {
             fs::remove_file(at(name)).unwrap();
         }
         fs::remove_dir(at("dir")).unwrap();
+        // Only Linux mounts it.
+        #[cfg(target_os = "linux")]
         rustix::fs::syncfs(File::open(mount.path()).unwrap()).unwrap();
         let cut = copy(&image.path, "cut");
         let ours = assert_recovers_as(&cut, |theirs| {
@@ -228,6 +230,8 @@ fn deleted_files_mapped_block_by_block_are_freed_as_e2fsck_frees_them() {
         for name in ["pieces", "none", "with extents"] {
             fs::remove_file(at(name)).unwrap();
         }
+        // Only Linux mounts it.
+        #[cfg(target_os = "linux")]
         rustix::fs::syncfs(File::open(mount.path()).unwrap()).unwrap();
         let cut = copy(&image.path, "cut");
         let ours = assert_recovers_as(&cut, |theirs| {
@@ -314,6 +318,8 @@ fn large_values_of_deleted_files_are_freed_with_their_last_reference() {
         for name in names {
             fs::remove_file(at(name)).unwrap();
         }
+        // Only Linux mounts it.
+        #[cfg(target_os = "linux")]
         rustix::fs::syncfs(File::open(mount.path()).unwrap()).unwrap();
         let cut = copy(&image.path, "cut");
         drop((open_files, mount));

@@ -9,10 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use common::Blockbox;
-use common::guest::{LONG, until};
 use common::layout::{Compression, Layout};
 use serde_json::Value;
-use testkit::{Difference, Mount, TarBuilder, kernel_mounts, oracle, skip, walk};
+use testkit::{Difference, Mount, TarBuilder, kernel_mounts, oracle, walk};
 
 /// A store with an image of two layers, where the upper one hides a file of the lower one.
 fn store(lower: TarBuilder) -> (Blockbox, Layout) {
@@ -183,6 +182,9 @@ fn a_disk_that_cannot_be_made_leaves_the_existing_file() {
 #[test]
 #[cfg(target_arch = "x86_64")]
 fn a_machine_of_another_monitor_starts_from_the_disk_by_the_printed_parameters() {
+    use common::guest::{LONG, until};
+    use testkit::skip;
+
     let (Some(_), Some(busybox)) = (oracle("qemu-system-x86_64"), oracle("busybox")) else {
         return;
     };

@@ -67,7 +67,7 @@ impl Aliases {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, target_os = "linux"))]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -79,7 +79,6 @@ mod tests {
     use crate::Share;
 
     #[test]
-    #[cfg(target_os = "linux")]
     fn every_file_of_a_machine_has_a_name_in_utf_8() {
         let folder = tempfile::tempdir().unwrap();
         let latin = folder.path().join(OsStr::from_bytes(b"latin-\xe9"));

@@ -112,8 +112,10 @@ impl<W: Write> Tarball<W> {
         let (mut header, records) = attributes(meta, xattrs);
         header.set_entry_type(kind);
         if matches!(kind, EntryType::Char | EntryType::Block) {
-            header.set_device_major(rustix::fs::major(meta.rdev()))?;
-            header.set_device_minor(rustix::fs::minor(meta.rdev()))?;
+            // The type differs between systems.
+            let device = meta.rdev() as rustix::fs::Dev;
+            header.set_device_major(rustix::fs::major(device))?;
+            header.set_device_minor(rustix::fs::minor(device))?;
         }
         self.append(header, name, target, records, &mut std::io::empty())
     }

@@ -31,7 +31,7 @@ impl Node {
             Self::Fifo => (SFlag::S_IFIFO, (0, 0)),
             Self::Socket => (SFlag::S_IFSOCK, (0, 0)),
         };
-        let mode = Mode::from_bits_truncate(mode.into());
+        let mode = Mode::from_bits_truncate(rustix::fs::RawMode::from(mode));
         let device = rustix::fs::makedev(major, minor);
         Ok(mknod(path.as_ref(), kind, mode, device)?)
     }

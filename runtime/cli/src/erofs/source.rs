@@ -1,6 +1,6 @@
 //! The image that a command reads.
 
-#[cfg(test)]
+#[cfg(all(test, target_os = "linux"))]
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -23,7 +23,7 @@ pub(super) struct Source {
 
 impl Source {
     /// Returns the source for the image in this file.
-    #[cfg(test)]
+    #[cfg(all(test, target_os = "linux"))]
     pub(super) fn of(image: &Path) -> Self {
         Self {
             image: image.to_owned(),

@@ -14,7 +14,9 @@ mod setup;
 
 use std::fs;
 use std::io::Write;
+#[cfg(target_os = "linux")]
 use std::path::Path;
+#[cfg(target_os = "linux")]
 use std::process::Command;
 use std::time::{Duration, Instant};
 

@@ -239,11 +239,9 @@ pub(crate) fn machine_type() -> &'static str {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-    use std::os::unix::net::UnixStream;
-
     use super::*;
-    use crate::{DiskFormat, NetworkCard, Share};
 
+    #[cfg(target_arch = "x86_64")]
     fn lines(config: &VmConfig) -> String {
         let args = args(config, Accel::Tcg, "quiet", true).unwrap();
         let mut text = String::new();
@@ -268,6 +266,10 @@ mod tests {
     #[test]
     #[cfg(target_arch = "x86_64")]
     fn every_device_has_its_arguments() {
+        use std::os::unix::net::UnixStream;
+
+        use crate::{DiskFormat, NetworkCard, Share};
+
         let (socket, _other) = UnixStream::pair().unwrap();
         let config = VmConfig::new("/kernel", "/image/disk.vmdk", "/upper,with=comma.ext4")
             .disk(Disk::raw("data", "/data.img").read_only())
