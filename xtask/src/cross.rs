@@ -1,15 +1,17 @@
-//! `cargo xtask cross`: tests the libraries for other machines.
+//! `cargo xtask cross`: tests the libraries for other machines, and checks everything for macOS.
 //!
-//! Their tests run under QEMU's user-mode emulation of arm64, of a big-endian and of a 32-bit
-//! machine. For systems whose programs cannot run here, the libraries are type-checked, without the
-//! features that need a C compiler.
+//! The libraries' tests run under QEMU's user-mode emulation of arm64, of a big-endian and of a
+//! 32-bit machine. Programs of other systems cannot run here, so their code is only type-checked:
+//! that of the whole repository, with its tests, for macOS; for Windows and WebAssembly that of the
+//! libraries, without the features that need a C compiler.
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::Result;
 
 use crate::package::LIBRARIES;
-use crate::setup;
+use crate::setup::{self, Zig};
 use crate::shell;
 use crate::stages::Stages;
 
@@ -22,13 +24,15 @@ struct Machine {
     what: &'static str,
 }
 
+const ARM64: Machine = Machine {
+    target: "aarch64-unknown-linux-gnu",
+    triplet: "aarch64-linux-gnu",
+    qemu: "qemu-aarch64",
+    what: "arm64",
+};
+
 const MACHINES: [Machine; 3] = [
-    Machine {
-        target: "aarch64-unknown-linux-gnu",
-        triplet: "aarch64-linux-gnu",
-        qemu: "qemu-aarch64",
-        what: "arm64",
-    },
+    ARM64,
     Machine {
         target: "s390x-unknown-linux-gnu",
         triplet: "s390x-linux-gnu",
@@ -43,12 +47,26 @@ const MACHINES: [Machine; 3] = [
     },
 ];
 
-/// Systems whose programs cannot run here.
-const CHECKED: [&str; 3] = [
-    "aarch64-apple-darwin",
-    "x86_64-pc-windows-gnu",
-    "wasm32-unknown-unknown",
-];
+impl Machine {
+    /// Returns the name of the variable that sets `key` for the target in cargo's configuration.
+    fn variable(&self, key: &str) -> String {
+        let target = self.target.to_uppercase().replace('-', "_");
+        format!("CARGO_TARGET_{target}_{key}")
+    }
+
+    fn compiler(&self) -> String {
+        format!("{}-gcc", self.triplet)
+    }
+}
+
+/// The system that everything is checked for.
+const MACOS: &str = "aarch64-apple-darwin";
+
+/// [`MACOS`] in Zig's naming.
+const MACOS_OF_ZIG: &str = "aarch64-macos";
+
+/// Systems that the libraries are checked for, as far as they are portable.
+const CHECKED: [&str; 2] = ["x86_64-pc-windows-gnu", "wasm32-unknown-unknown"];
 
 /// The libraries with the features that need neither a C compiler nor a particular system.
 const PORTABLE: [(&str, &str); 6] = [
@@ -74,7 +92,7 @@ pub(crate) struct Cross {
 
 impl Cross {
     pub(crate) fn run(&self) -> Result<()> {
-        setup::cross()?;
+        let zig = setup::cross(MACOS_OF_ZIG)?;
         let mut stages = Stages::default();
         for machine in &MACHINES {
             let name = format!("test on {} ({})", machine.target, machine.what);
@@ -83,6 +101,13 @@ impl Cross {
         for target in CHECKED {
             stages.run(&format!("check for {target}"), || self.check(target))?;
         }
+        let guest = match self.package.is_empty() {
+            true => stages.run("build the guest's programs for arm64", guest_programs)?,
+            false => Vec::new(),
+        };
+        stages.run(&format!("check for {MACOS}"), || {
+            self.check_for_macos(&zig, guest)
+        })?;
         stages.print();
         Ok(())
     }
@@ -95,27 +120,29 @@ impl Cross {
 /// Returns the targets that the compiler must support.
 pub(crate) fn targets() -> impl Iterator<Item = &'static str> {
     let tested = MACHINES.iter().map(|machine| machine.target);
-    tested.chain(CHECKED)
+    tested.chain(CHECKED).chain([MACOS])
 }
 
 impl Cross {
     fn test(&self, machine: &Machine) -> Result<()> {
         let target = machine.target;
-        let upper = target.to_uppercase().replace('-', "_");
-        let compiler = format!("{}-gcc", machine.triplet);
-        let root = format!("/usr/{}", machine.triplet);
         let mut cargo = shell::cargo();
-        cargo.args(["test", "--no-fail-fast", "--target", target]);
+        cargo.args(["test", "--no-fail-fast", "--all-features"]);
+        cargo.args(["--target", target]);
         for library in LIBRARIES.iter().filter(|library| self.has(library)) {
             cargo.args(["--package", library]);
         }
         cargo.args(["--lib", "--tests", "--"]);
         cargo.args(SKIPPED.iter().flat_map(|name| ["--skip", name]));
-        cargo.env(format!("CARGO_TARGET_{upper}_LINKER"), &compiler);
-        let runner = format!("{} -L {root}", machine.qemu);
-        cargo.env(format!("CARGO_TARGET_{upper}_RUNNER"), runner);
-        cargo.env(format!("CC_{}", target.replace('-', "_")), &compiler);
-        // Each case takes about twenty times as long as on the host.
+        cargo.env(machine.variable("LINKER"), machine.compiler());
+        let runner = format!("{} -L /usr/{}", machine.qemu, machine.triplet);
+        cargo.env(machine.variable("RUNNER"), runner);
+        let compiler = format!("CC_{}", target.replace('-', "_"));
+        cargo.env(compiler, machine.compiler());
+        // Nothing is missing, so nothing may be skipped.
+        cargo.env("CI", "true");
+        // Each instruction takes about twenty times as long as on the host.
+        cargo.env("CARGO_PROFILE_DEV_OPT_LEVEL", "1");
         cargo.env("PROPTEST_CASES", "16");
         shell::run(&mut cargo)
     }
@@ -134,4 +161,46 @@ impl Cross {
         }
         Ok(())
     }
+
+    /// Checks everything, with its tests, as strictly as `cargo xtask test` does on macOS itself.
+    fn check_for_macos(&self, zig: &Zig, guest: Vec<(&str, PathBuf)>) -> Result<()> {
+        let mut cargo = shell::cargo();
+        cargo.args(["clippy", "--quiet", "--all-targets", "--all-features"]);
+        cargo.args(["--target", MACOS]);
+        if self.package.is_empty() {
+            cargo.arg("--workspace");
+        }
+        for library in &self.package {
+            cargo.args(["--package", library]);
+        }
+        let target = MACOS.replace('-', "_");
+        cargo.env(format!("CC_{target}"), zig.cc());
+        cargo.env(format!("AR_{target}"), zig.ar());
+        cargo.env("ZIG_GLOBAL_CACHE_DIR", zig.cache());
+        // Zig has the headers. Without this, build scripts ask Xcode where they are.
+        cargo.env("SDKROOT", "/").envs(guest);
+        shell::run(cargo.args(["--", "-D", "warnings"]))
+    }
+}
+
+/// Builds the programs of an arm64 guest, and returns the variables that pass their paths to the
+/// build script of `blockbox-vmm`.
+fn guest_programs() -> Result<Vec<(&'static str, PathBuf)>> {
+    let mut cargo = shell::cargo();
+    cargo.args(["build", "--release", "--target", ARM64.target]);
+    cargo.args([
+        "--package",
+        "blockbox-guest",
+        "--package",
+        "blockbox-fsbench",
+        "--bins",
+    ]);
+    cargo.env(ARM64.variable("LINKER"), ARM64.compiler());
+    let is_static = "-Ctarget-feature=+crt-static -Crelocation-model=static";
+    shell::run(cargo.env(ARM64.variable("RUSTFLAGS"), is_static))?;
+    let folder = shell::target(ARM64.target).join("release");
+    Ok(vec![
+        ("BLOCKBOX_GUEST_INIT", folder.join("blockbox-init")),
+        ("BLOCKBOX_GUEST_FSBENCH", folder.join("blockbox-fsbench")),
+    ])
 }

@@ -11,28 +11,31 @@ mod oracles;
 mod packages;
 mod toolchains;
 mod wheel;
+mod zig;
 
 pub(crate) use archive::{Archive, mirror};
 pub(crate) use containerd::containerd;
 pub(crate) use kernel::{LIBRARY as GUEST_KERNEL, guest_kernel};
 pub(crate) use toolchains::{BARE_METAL, compiler, compilers, has_bare_metal};
 pub(crate) use wheel::wheel;
+pub(crate) use zig::Zig;
 
 use anyhow::{Result, ensure};
 
-/// Installs what `cargo xtask cross` needs besides the tests: emulators, cross compilers and
-/// targets.
+/// Installs what the tests need, and emulators, cross compilers and targets for `cargo xtask
+/// cross`. Returns a C compiler for `system`, an architecture and a system in Zig's naming.
 ///
 /// # Errors
 ///
 /// If something is still missing.
-pub(crate) fn cross() -> Result<()> {
+pub(crate) fn cross(system: &str) -> Result<Zig> {
+    let programs = run()?;
     let packages = packages::install_for_cross()?;
     ensure!(
-        toolchains::targets(crate::cross::targets())? && packages,
+        programs && toolchains::targets(crate::cross::targets())? && packages,
         "what runs and checks programs of other machines is missing"
     );
-    Ok(())
+    zig::zig(system)
 }
 
 /// Installs everything that is missing, and prints versions. Returns `false` if something that

@@ -221,11 +221,14 @@ const CROSS: &[Need] = &[
 /// Installs missing packages of [`CROSS`]. Returns `false` if some are still missing.
 pub(super) fn install_for_cross() -> Result<bool> {
     let absent = |need: &&Need| !present(need.file);
-    let missing: BTreeMap<_, _> = CROSS
+    let mut missing: BTreeMap<_, _> = CROSS
         .iter()
         .filter(absent)
         .map(|need| (need.package, need.why))
         .collect();
+    if super::wheel::python_with_pip().is_none() {
+        missing.insert("python3-pip", "fetches a C compiler for macOS from PyPI");
+    }
     Ok(missing.is_empty() || install_packages(&missing)?)
 }
 
