@@ -389,7 +389,7 @@ fn a_hostile_native_layer_is_refused_by_name_and_leaves_nothing() {
     let to = format!("oci:{}:v1", out.display());
     blockbox.ok(["convert", "-q", &source.reference(), &to]);
     let good = fs::read(path(&out, &manifest(&out)["layers"][1])).unwrap();
-    blockbox.ok(["images"]);
+    blockbox.ok(["gc"]);
     let before = blockbox.listing();
     let mut no_superblock = good.clone();
     no_superblock[1024..1028].fill(0);
