@@ -59,11 +59,7 @@ pub(crate) fn scan(file: &File) -> Result<HashMap<String, Member>, Error> {
             members.insert(name, member);
         }
         reader.source.skip(stored)?;
-        match reader.source.padding(stored) {
-            // Go's reader also accepts archives without padding after the last body.
-            Err(Error::Truncated { .. }) => break,
-            padding => padding?,
-        }
+        reader.source.padding(stored)?;
     }
     Ok(members)
 }

@@ -176,14 +176,23 @@ impl<R: BufRead> Source<R> {
         Ok(())
     }
 
-    /// Passes over the zeros after a body of `size` bytes.
+    /// Passes over the zeros after a body of `size` bytes. The archive may end there: some writers
+    /// leave out the zeros after the last body, and Go's reader accepts that.
     ///
     /// # Errors
     ///
-    /// As [`skip`](Self::skip).
+    /// [`Error::Io`] if the archive cannot be read.
     pub fn padding(&mut self, size: u64) -> Result<(), Error> {
         let over = size % BLOCK as u64;
-        self.skip(if over == 0 { 0 } else { BLOCK as u64 - over })
+        let zeros = if over == 0 { 0 } else { BLOCK as u64 - over };
+        let left = match &self.seeking {
+            Some(seeking) => seeking.len.saturating_sub(self.offset),
+            None => zeros,
+        };
+        match self.skip(zeros.min(left)) {
+            Err(Error::Truncated { .. }) => Ok(()),
+            done => done,
+        }
     }
 
     /// A whole body of `size` bytes, which the caller has checked to be small, and its padding.

@@ -21,7 +21,7 @@ fn missing_end_blocks_are_accepted() {
 }
 
 #[test]
-fn truncated_body_padding_or_header_is_an_error() {
+fn truncated_body_or_header_is_an_error() {
     let tar = Tar::new()
         .xattr("user.a", "value")
         .file("a", vec![7; 1000])
@@ -31,14 +31,17 @@ fn truncated_body_padding_or_header_is_an_error() {
     assert_eq!(tar.len(), 3 * 512 + 1024 + 512);
     for cut in 1..tar.len() {
         let read = Store::default().read(&tar[..cut]);
-        if [1536 + 1024].contains(&cut) {
-            read.unwrap();
+        // The zeros after the last body may be missing: Go's writers leave them out now and then.
+        if (1536 + 1000..=1536 + 1024).contains(&cut) {
+            assert_eq!(read.unwrap().1.content_bytes, 1000, "{cut}");
         } else {
             match read {
                 Err(Error::NotTar) => assert!(cut < 512, "{cut}"),
                 Err(Error::Truncated { offset }) => assert_eq!(offset, cut as u64),
                 // An extended header with nothing after it.
-                Ok((layer, _)) => assert!(cut == 1024 && layer.is_empty(), "{cut}"),
+                Ok((layer, _)) => {
+                    assert!((513..=1024).contains(&cut) && layer.is_empty(), "{cut}");
+                }
                 Err(e) => panic!("{cut}: {e}"),
             }
         }
