@@ -144,6 +144,7 @@ fn overlay_marks_of_a_directory_do_not_act_and_whiteout_devices_are_refused() {
 
     let device = opaque.join("device");
     if Node::CharDevice(0, 0).make(&device, 0o600).is_err() {
+        testkit::skip("only root makes devices");
         return;
     }
     let error = read_dir(root.path(), &mut (), &Limits::default()).unwrap_err();

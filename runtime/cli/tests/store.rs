@@ -623,6 +623,7 @@ fn root_changes_nothing_in_the_store_of_another_user() {
     // Only root can give files away, and only root is asked.
     let version = blockbox.home().join("version");
     if std::os::unix::fs::chown(version, Some(12_345), None).is_err() {
+        testkit::skip("only root gives files to other users");
         return;
     }
     let before = blockbox.listing();

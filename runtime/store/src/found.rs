@@ -210,6 +210,7 @@ mod tests {
         Store::open(dir.path()).unwrap();
         let version = dir.path().join(version::FILE);
         if std::os::unix::fs::chown(&version, Some(12_345), None).is_err() {
+            testkit::skip("only root gives files to other users");
             return;
         }
         for opened in [Store::open_existing(dir.path()), Store::open(dir.path())] {
