@@ -12,6 +12,7 @@ mod containerd;
 mod cross;
 mod demo;
 mod dist;
+mod features;
 mod fuzz;
 mod image;
 mod outer;
@@ -61,6 +62,8 @@ enum Xtask {
     Dist,
     /// Test and build the published crates from their own archives, and with the oldest compilers
     Package,
+    /// Check every published crate with each of its features alone
+    Features,
     /// Upload the published crates to the registry
     Publish(package::Publish),
     /// Compare the public interfaces of the published libraries with the lists in docs/api
@@ -121,6 +124,7 @@ fn run(command: Xtask) -> Result<ExitCode> {
             setup::compilers()?;
             package::run()?;
         }
+        Xtask::Features => features::run()?,
         Xtask::Publish(options) => options.run()?,
         Xtask::Api(options) => {
             setup::compiler(api::COMPILER, "public interfaces are listed with it");

@@ -36,7 +36,7 @@ pub(crate) const OLDEST: [(&str, &[&str]); 2] =
 const ENTANGLED: [&str; 2] = ["erofs-reader", "erofs-writer"];
 
 /// Crates of the repository that are not published.
-const UNPUBLISHED: [&str; 2] = ["testkit", "xtask"];
+pub(crate) const UNPUBLISHED: [&str; 2] = ["testkit", "xtask"];
 
 pub(crate) fn run() -> Result<()> {
     let mut stages = Stages::default();

@@ -88,7 +88,6 @@ pub(crate) fn run() -> Result<ExitCode> {
         shell::run(clippy.args(["--", "-D", "warnings"]))
     });
     checks.step("archives of the published crates", package::archives);
-    checks.features();
     checks.no_std();
     checks.fuzz();
     checks.step("rustdoc", || {
@@ -207,42 +206,6 @@ impl Checks {
                 self.failed("vm-test");
             }
         }
-    }
-
-    /// Builds every library with each of its features alone, because one may hide that another is
-    /// incomplete.
-    fn features(&mut self) {
-        const FEATURES: [(&str, &[&str]); 10] = [
-            ("blockbox", &[""]),
-            ("blockbox-convert", &[""]),
-            ("blockbox-store", &[""]),
-            ("blockbox-vmm", &[""]),
-            (
-                "erofs-reader",
-                &["", "std", "lz4", "lzma", "deflate", "zstd", "serde"],
-            ),
-            (
-                "erofs-writer",
-                &["", "lz4", "lzma", "deflate", "zstd", "dir", "tar"],
-            ),
-            ("ext4-writer", &["", "dir", "tar"]),
-            ("fsmerge", &["", "dir", "erofs"]),
-            (
-                "ocipull",
-                &["", "registry", "ring", "async", "bzip2", "xz", "zstd"],
-            ),
-            ("vmdk-image", &["", "serde"]),
-        ];
-        self.step("libraries feature by feature", || {
-            FEATURES.iter().try_for_each(|(library, features)| {
-                features.iter().try_for_each(|feature| {
-                    let mut clippy = shell::cargo();
-                    clippy.args(["clippy", "--quiet", "--package", library]);
-                    clippy.args(["--no-default-features", "--features", feature]);
-                    shell::run(clippy.args(["--", "-D", "warnings"]))
-                })
-            })
-        });
     }
 
     /// Builds what supports `no_std` for a target without `std`.
