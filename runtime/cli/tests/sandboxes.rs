@@ -476,7 +476,7 @@ fn a_crashed_machine_and_a_host_that_went_down_leave_a_sandbox_that_starts_or_is
         text(&line).contains("qemu-system-")
     });
     kill(&machine.unwrap());
-    assert_eq!(ended("a"), "failed \n");
+    assert_eq!(ended("a"), "failed 137\n");
     assert_eq!(ok(&["ps", "-q"]), "");
     ok(&["start", "a"]);
     assert_eq!(ok(&["exec", "a", "cat", "/file"]), "kept\n");
