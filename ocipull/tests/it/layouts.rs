@@ -365,10 +365,13 @@ fn directories_that_are_not_layouts_are_refused_by_name() {
             ..
         })
     ));
-    assert!(matches!(
-        open("oci:/nowhere"),
-        Err(Error::InvalidSource { .. })
-    ));
+    match open("oci:/nowhere") {
+        Err(Error::Io { path, source }) => {
+            assert_eq!(path.as_os_str(), "/nowhere");
+            assert_eq!(source.kind(), std::io::ErrorKind::NotFound);
+        }
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]

@@ -132,12 +132,14 @@ pub fn remove(path: &Path) -> Result<()> {
 }
 
 fn remove_folder(path: &Path) -> io::Result<()> {
-    let aside = tempfile::Builder::new()
+    // Only a rename: a new folder needs space, which a full disk does not have.
+    let renamed = tempfile::Builder::new()
         .prefix(super::atomic::PREFIX)
-        .tempdir_in(path.parent().unwrap_or(path))?;
-    // A rename may replace an empty folder.
-    fs::rename(path, aside.path())?;
-    aside.close()
+        .make_in(path.parent().unwrap_or(path), |aside| {
+            fs::rename(path, aside)
+        })?;
+    let aside = renamed.into_temp_path().keep()?;
+    fs::remove_dir_all(aside)
 }
 
 impl Exclusive {
