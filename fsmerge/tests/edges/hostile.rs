@@ -87,8 +87,8 @@ fn messages_name_the_problem_and_the_place() {
         @"d/.wh. (archive byte 1024): a whiteout of nothing"
     );
     insta::assert_snapshot!(
-        message(Tar::new().file("f", "1").unfinished()[..600].to_vec()),
-        @"the archive is cut off at byte 600"
+        message(Tar::new().file("f", "1").unfinished()[..512].to_vec()),
+        @"the archive is cut off at byte 512"
     );
     insta::assert_snapshot!(
         message(Tar::new().dir("d").link("l", "d").finish()),
