@@ -23,7 +23,8 @@ pub struct Done {
 }
 
 impl Progress {
-    /// Calls `listener` repeatedly with what is stored so far. It should return soon, because the work waits for it.
+    /// Calls `listener` repeatedly with what is stored so far. It should return soon, because the
+    /// work waits for it.
     pub fn new(listener: impl Fn(Done) + Send + Sync + 'static) -> Self {
         Self(Arc::new(listener))
     }

@@ -1,5 +1,7 @@
 //! Building a tree and writing it as it grows.
 
+mod devices;
+
 use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::ops::Range;
@@ -12,7 +14,7 @@ use crate::image::{Contents, Image};
 use crate::node::{Body, Children, Index, Owner, TreeNode};
 use crate::special::{self, Role, Special};
 use crate::xattr::Encoder;
-use crate::{DeviceNumber, Error, Kind, Metadata, Node, NodeId, Options, journal, resize_inode};
+use crate::{Error, Kind, Metadata, Node, NodeId, Options, journal, resize_inode};
 
 /// Writes one ext4 filesystem.
 ///
@@ -430,76 +432,6 @@ impl<W: Write + Seek> Builder<W> {
         Ok(node)
     }
 
-    /// Adds a character device.
-    ///
-    /// ```
-    /// # use std::io::Cursor;
-    /// use ext4_writer::{Builder, DeviceNumber, Metadata, Options};
-    ///
-    /// let mut image = Builder::new(Cursor::new(Vec::new()), Options::new(16 << 20))?;
-    /// let null = DeviceNumber { major: 1, minor: 3 };
-    /// image.add_char_device(image.root(), b"null", Metadata::new(0o666), null)?;
-    /// # Ok::<(), ext4_writer::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// As [`add_dir`](Self::add_dir); besides [`Error::DeviceNumber`].
-    pub fn add_char_device(
-        &mut self,
-        parent: NodeId,
-        name: &[u8],
-        metadata: Metadata,
-        number: DeviceNumber,
-    ) -> Result<NodeId, Error> {
-        self.add_device(parent, name, Kind::CharDevice, metadata, number)
-    }
-
-    /// Adds a block device.
-    ///
-    /// # Errors
-    ///
-    /// As [`add_dir`](Self::add_dir); besides [`Error::DeviceNumber`].
-    pub fn add_block_device(
-        &mut self,
-        parent: NodeId,
-        name: &[u8],
-        metadata: Metadata,
-        number: DeviceNumber,
-    ) -> Result<NodeId, Error> {
-        self.add_device(parent, name, Kind::BlockDevice, metadata, number)
-    }
-
-    /// Adds a named pipe.
-    ///
-    /// # Errors
-    ///
-    /// As [`add_dir`](Self::add_dir).
-    pub fn add_fifo(
-        &mut self,
-        parent: NodeId,
-        name: &[u8],
-        metadata: Metadata,
-    ) -> Result<NodeId, Error> {
-        let body = Body::inline([0; 60], 0);
-        self.add_node(parent, name, Kind::Fifo, metadata, |_, _| Ok(body))
-    }
-
-    /// Adds a socket's name.
-    ///
-    /// # Errors
-    ///
-    /// As [`add_dir`](Self::add_dir).
-    pub fn add_socket(
-        &mut self,
-        parent: NodeId,
-        name: &[u8],
-        metadata: Metadata,
-    ) -> Result<NodeId, Error> {
-        let body = Body::inline([0; 60], 0);
-        self.add_node(parent, name, Kind::Socket, metadata, |_, _| Ok(body))
-    }
-
     /// Adds a further name of a node that is not a directory.
     ///
     /// ```
@@ -535,19 +467,6 @@ impl<W: Write + Seek> Builder<W> {
         let parent = &mut self.nodes[parent.0 as usize];
         parent.children.insert(name.to_vec(), index);
         Ok(())
-    }
-
-    fn add_device(
-        &mut self,
-        parent: NodeId,
-        name: &[u8],
-        kind: Kind,
-        metadata: Metadata,
-        number: DeviceNumber,
-    ) -> Result<NodeId, Error> {
-        let DeviceNumber { major, minor } = number;
-        let body = Body::device(number).ok_or(Error::DeviceNumber { major, minor })?;
-        self.add_node(parent, name, kind, metadata, |_, _| Ok(body))
     }
 
     /// Adds a node; `make` writes its body for the inode number it is given.

@@ -273,7 +273,7 @@ pub(crate) fn open(root: &Path, path: &[u8]) -> io::Result<File> {
         .open(host(root, path))
 }
 
-/// Where a file of `size` bytes has data, as far as its file system reports it; all of it where there
+/// Where a file of `size` bytes has data, as far as its file system reports it; all of it if there
 /// are more than `limit` ranges, since zeros read as well.
 fn ranges(file: &File, size: u64, limit: usize) -> rustix::io::Result<Vec<(u64, u64)>> {
     let whole = vec![(0, size)];

@@ -1,4 +1,5 @@
-//! Checks that modules of the libraries, and of some crates of the runtime, do not import each other in circles.
+//! Checks that modules of the libraries, and of some crates of the runtime, do not import each
+//! other in circles.
 //!
 //! An approximate reading of the sources is enough: `use` statements and paths that begin with
 //! `crate`, `self` or `super`. A re-export counts as an import from where the item is defined.

@@ -122,7 +122,7 @@ impl BlobReader {
             let Some((next, endpoint)) = mirrors.by_digest(index + 1, Some(&failure.error)) else {
                 return Err(*failure.error);
             };
-            endpoint.tell_next(&failure.error);
+            endpoint.report_next(&failure.error);
             (self.mirror, self.failures, self.mark) = (next, 0, self.offset);
         }
         self.ended = true;

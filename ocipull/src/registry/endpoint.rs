@@ -118,7 +118,7 @@ impl Endpoint {
     }
 
     /// Reports that this endpoint is asked because another one failed.
-    pub(super) fn tell_next(&self, error: &Error) {
+    pub(super) fn report_next(&self, error: &Error) {
         tracing::debug!(host = self.host, %error, "asking the next mirror");
         if self.base.origin.is_loopback() && spoke_http(error) {
             // The same server, in plain HTTP.

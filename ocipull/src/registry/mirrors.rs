@@ -150,7 +150,7 @@ impl Mirrors {
                 continue;
             }
             if let Some(error) = &last {
-                mirror.endpoint.tell_next(error);
+                mirror.endpoint.report_next(error);
             }
             match work(&mirror.endpoint) {
                 Ok(done) => return Ok(done),

@@ -8,9 +8,8 @@ use ocipull::{
 };
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
-use testkit::oracle;
+use testkit::{Registry, oracle};
 
-use crate::registry::Registry;
 use crate::support::{GZIP, Layer, Layout, TAR, ZSTD, open_with, read, tar};
 
 fn options() -> CopyOptions {

@@ -4,9 +4,8 @@
 use std::time::Duration;
 
 use ocipull::{CopyOptions, Credentials, Digest, Image, Options, Reference, copy};
-use testkit::{FaultyProxy, transfers};
+use testkit::{FaultyProxy, Registry, transfers};
 
-use crate::registry::Registry;
 use crate::support::{GZIP, Layer, Layout, TAR, ZSTD, read, tar};
 
 fn options() -> Options {

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use ocipull::{ConnectHint, Error, Event, Events, Options, Registries};
+use testkit::Registry;
 
-use crate::registry::Registry;
 use crate::server::{Identity, Reply, Server};
 use crate::support::{open_with, read};
 use crate::transfer::{Served, options};

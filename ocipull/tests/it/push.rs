@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use ocipull::{Credentials, Digest, Error, Options, Pushed, Repository, Secret};
 use serde_json::json;
+use testkit::Registry;
 
-use crate::registry::Registry;
 use crate::server::{Reply, Server};
 use crate::support::{CONFIG, MANIFEST, TAR, open_with, read, tar};
 use crate::transfer::options;
@@ -143,27 +143,7 @@ fn bytes_that_are_not_those_of_the_digest_are_refused_by_the_registry() {
 
 #[test]
 fn a_registry_with_passwords_is_pushed_to() {
-    // What `htpasswd -bB` makes of user and secret.
-    let Some(hash) = testkit::oracle("perl").map(|mut perl| {
-        let output = perl
-            .args([
-                "-e",
-                r#"print crypt("secret", q($2b$05$abcdefghijklmnopqrstuu))"#,
-            ])
-            .output()
-            .expect("perl starts");
-        String::from_utf8(output.stdout).expect("text")
-    }) else {
-        return;
-    };
-    let Some(registry) = Registry::start_with(|dir| {
-        let file = dir.join("htpasswd");
-        std::fs::write(&file, format!("user:{hash}\n")).expect("written");
-        Some(format!(
-            "auth:\n  htpasswd:\n    realm: test\n    path: {}\n",
-            file.display()
-        ))
-    }) else {
+    let Some(registry) = Registry::start_with_user() else {
         return;
     };
     let options = |password: &str| {

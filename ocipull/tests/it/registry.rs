@@ -2,122 +2,65 @@
 
 use std::fs;
 use std::io::Read;
-use std::net::{TcpListener, TcpStream};
-use std::path::Path;
-use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
 
 use ocipull::{
     ConnectHint, Credentials, Digest, Error, Events, Image, Options, Pushed, Repository,
 };
 use serde_json::json;
-use testkit::oracle;
+use testkit::{Registry, oracle};
 
 use crate::support::{GZIP, Layer, Layout, TAR, ZSTD, open_with, read, tar};
 
-/// Debian's `docker-registry` on a free port of the loopback interface; ends when dropped.
-pub(crate) struct Registry {
-    process: Child,
-    pub(crate) host: String,
-    pub(crate) dir: tempfile::TempDir,
-}
-
-impl Registry {
-    pub(crate) fn start() -> Option<Self> {
-        Self::start_with(|_| Some(String::new()))
-    }
-
-    /// One that speaks HTTPS, with a certificate that only `certificate.pem` in its folder vouches
-    /// for.
-    fn start_tls() -> Option<Self> {
-        Self::start_with(|dir| {
-            let (key, certificate) = (dir.join("key.pem"), dir.join("certificate.pem"));
-            let output = oracle("openssl")?
-                .args([
-                    "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
-                ])
-                .args([
-                    "-subj",
-                    "/CN=test",
-                    "-addext",
-                    "subjectAltName=IP:127.0.0.1",
-                ])
-                .args(["-addext", "basicConstraints=critical,CA:FALSE"])
-                .arg("-keyout")
-                .arg(&key)
-                .arg("-out")
-                .arg(&certificate)
-                .output()
-                .expect("openssl starts");
-            assert!(output.status.success(), "{output:?}");
-            let (key, certificate) = (key.display(), certificate.display());
-            Some(format!(
-                "  tls:\n    certificate: {certificate}\n    key: {key}\n"
-            ))
-        })
-    }
-
-    /// `http` makes what is needed and gives more of the configuration's last section.
-    pub(crate) fn start_with(http: impl FnOnce(&Path) -> Option<String>) -> Option<Self> {
-        let mut command = oracle("docker-registry")?;
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let host = listener.local_addr().expect("bound").to_string();
-        drop(listener);
-        let http = http(dir.path())?;
-        let config = format!(
-            "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {host}\n{http}",
-            dir.path().join("data").display()
-        );
-        let file = dir.path().join("config.yml");
-        fs::write(&file, config).expect("written");
-        let process = command
-            .arg("serve")
-            .arg(&file)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("docker-registry starts");
-        let registry = Self { process, host, dir };
-        let start = Instant::now();
-        while TcpStream::connect(&registry.host).is_err() {
-            assert!(
-                start.elapsed() < Duration::from_secs(10),
-                "docker-registry does not listen"
-            );
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Some(registry)
-    }
-
-    /// Copies a layout's image into the registry, all platforms of it.
-    fn push(&self, layout: &Layout, name: &str) -> bool {
-        let Some(mut skopeo) = oracle("skopeo") else {
-            return false;
-        };
-        let output = skopeo
-            .args(["--insecure-policy", "copy", "--all", "--preserve-digests"])
-            .arg("--dest-tls-verify=false")
-            .arg(format!("oci:{}:latest", layout.path().display()))
-            .arg(format!("docker://{}/{name}", self.host))
+/// One that speaks HTTPS, with a certificate that only `certificate.pem` in its folder vouches
+/// for.
+fn start_tls() -> Option<Registry> {
+    Registry::start_with(|dir| {
+        let (key, certificate) = (dir.join("key.pem"), dir.join("certificate.pem"));
+        let output = oracle("openssl")?
+            .args([
+                "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
+            ])
+            .args([
+                "-subj",
+                "/CN=test",
+                "-addext",
+                "subjectAltName=IP:127.0.0.1",
+            ])
+            .args(["-addext", "basicConstraints=critical,CA:FALSE"])
+            .arg("-keyout")
+            .arg(&key)
+            .arg("-out")
+            .arg(&certificate)
             .output()
-            .expect("skopeo starts");
+            .expect("openssl starts");
         assert!(output.status.success(), "{output:?}");
-        true
-    }
-
-    fn open(&self, name: &str) -> Result<Image, Error> {
-        open_with(&format!("{}/{name}", self.host), &options())
-    }
+        let (key, certificate) = (key.display(), certificate.display());
+        Some(format!(
+            "  tls:\n    certificate: {certificate}\n    key: {key}\n"
+        ))
+    })
 }
 
-impl Drop for Registry {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
+/// Copies a layout's image into the registry, all platforms of it.
+fn push(registry: &Registry, layout: &Layout, name: &str) -> bool {
+    let Some(mut skopeo) = oracle("skopeo") else {
+        return false;
+    };
+    let output = skopeo
+        .args(["--insecure-policy", "copy", "--all", "--preserve-digests"])
+        .arg("--dest-tls-verify=false")
+        .arg(format!("oci:{}:latest", layout.path().display()))
+        .arg(format!("docker://{}/{name}", registry.host))
+        .output()
+        .expect("skopeo starts");
+    assert!(output.status.success(), "{output:?}");
+    true
+}
+
+fn open(registry: &Registry, name: &str) -> Result<Image, Error> {
+    open_with(&format!("{}/{name}", registry.host), &options())
 }
 
 fn options() -> Options {
@@ -142,7 +85,7 @@ fn an_image_pushed_by_skopeo_is_pulled() {
         .map(|(tar, kind)| Layer::new(tar, kind))
         .collect();
     let layout = Layout::of(&layers);
-    if !registry.push(&layout, "team/app:v1") {
+    if !push(&registry, &layout, "team/app:v1") {
         return;
     }
     let local = layout.open().unwrap();
@@ -152,7 +95,7 @@ fn an_image_pushed_by_skopeo_is_pulled() {
         &format!("team/app@{digest}"),
         &format!("team/app:v1@{digest}"),
     ] {
-        let image = registry.open(name).unwrap();
+        let image = open(&registry, name).unwrap();
         assert_eq!(image.manifest_digest(), digest);
         assert_eq!(image.config_bytes(), local.config_bytes());
         // All layers at once.
@@ -178,7 +121,7 @@ fn the_image_for_the_platform_is_pulled_from_an_index() {
     });
     let index = layout.index(&entries);
     layout.list(index.clone(), Some("latest"));
-    if !registry.push(&layout, "app") {
+    if !push(&registry, &layout, "app") {
         return;
     }
     for (position, platform) in ["linux/arm64", "linux/amd64", "linux/s390x"]
@@ -255,7 +198,7 @@ fn a_registry_on_this_host_is_reached_in_plain_http_unless_it_speaks_tls() {
         assert!(read == layer);
     }
     assert_eq!(waits.load(Ordering::Relaxed), 0);
-    let Some(registry) = Registry::start_tls() else {
+    let Some(registry) = start_tls() else {
         return;
     };
     // A certificate that is not trusted is an error, as anywhere.
@@ -270,12 +213,12 @@ fn a_registry_on_this_host_is_reached_in_plain_http_unless_it_speaks_tls() {
 
 #[test]
 fn a_private_registry_is_trusted_through_its_certificate() {
-    let Some(registry) = Registry::start_tls() else {
+    let Some(registry) = start_tls() else {
         return;
     };
     let layer = tar("a", 100_000);
     let layout = Layout::of(&[Layer::new(&layer, GZIP)]);
-    if !registry.push(&layout, "app") {
+    if !push(&registry, &layout, "app") {
         return;
     }
     let reference = format!("{}/app", registry.host);
@@ -308,7 +251,7 @@ fn missing_repositories_tags_and_blobs_are_named() {
         return;
     };
     let layout = Layout::of(&[]);
-    if !registry.push(&layout, "app") {
+    if !push(&registry, &layout, "app") {
         return;
     }
     let digest = Digest::sha256(b"nothing");
@@ -317,7 +260,7 @@ fn missing_repositories_tags_and_blobs_are_named() {
         ("other", "other:latest".to_owned()),
         (&format!("app@{digest}"), format!("app@{digest}")),
     ] {
-        match registry.open(name) {
+        match open(&registry, name) {
             Err(Error::NotFound { name, message, .. }) => {
                 assert_eq!(name, expected);
                 assert!(message.contains("UNKNOWN"), "{message}");
@@ -336,7 +279,7 @@ fn a_layer_that_rotted_in_the_registry_is_refused() {
         Layer::new(&tar("a", 100_000), GZIP),
         Layer::new(&tar("b", 200_000), GZIP),
     ];
-    if !registry.push(&Layout::of(&layers), "app") {
+    if !push(&registry, &Layout::of(&layers), "app") {
         return;
     }
     let stored = |index: usize| {
@@ -352,7 +295,7 @@ fn a_layer_that_rotted_in_the_registry_is_refused() {
     changed[5000] ^= 1;
     fs::write(stored(0), changed).unwrap();
     fs::write(stored(1), &layers[1].stored[..5000]).unwrap();
-    let image = registry.open("app").unwrap();
+    let image = open(&registry, "app").unwrap();
     assert!(matches!(read(&image, 0), Err(Error::DigestMismatch { .. })));
     let cut = read(&image, 1);
     assert!(

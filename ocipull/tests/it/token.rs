@@ -15,10 +15,9 @@ use ocipull::{
     copy,
 };
 use serde_json::{Value, json};
-use testkit::oracle;
+use testkit::{Registry, oracle};
 
 use crate::push::{push, push_image};
-use crate::registry::Registry;
 use crate::server::{Identity, Reply, Request, Server};
 use crate::support::{open_with, read, tar};
 use crate::transfer::with_password;

@@ -41,7 +41,8 @@ pub(super) struct Create {
     /// the image's and 256M]
     #[arg(long, value_parser = size, value_name = "SIZE")]
     size: Option<u64>,
-    /// Compress the files of an EROFS disk: `lz4`, `lz4hc` (LZ4 with a level), `zstd`, `deflate` or `lzma`
+    /// Compress the files of an EROFS disk: `lz4`, `lz4hc` (LZ4 with a level), `zstd`, `deflate` or
+    /// `lzma`
     #[arg(long, value_parser = compression, value_name = "ALG[,LEVEL]")]
     compress: Option<Compression>,
     /// Put the file system into a partition whose type is the root of the image's platform
@@ -102,7 +103,7 @@ impl Create {
             },
         };
         let Self { file, format, .. } = self;
-        // Nobody knows how far files compress.
+        // The size of compressed files is not known before.
         let compresses = self.compress.is_some();
         let options = Options::new(file_system)
             .partitioned(self.partition_table == Some(Table::Gpt))

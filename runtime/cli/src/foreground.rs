@@ -97,7 +97,7 @@ pub(super) fn run(
 /// thread that copies the command's output.
 fn say(text: &str, newline: &str) {
     let line = format!("blockbox: {text}{newline}");
-    // If it cannot be written, there is nobody to tell.
+    // An error here cannot be reported either.
     let _ = rustix::io::write(std::io::stderr(), line.as_bytes());
 }
 

@@ -100,7 +100,7 @@ enum Output {
 struct Layer {
     bytes: u64,
     total: u64,
-    told: Instant,
+    reported: Instant,
 }
 
 /// A bar per layer, and per blob that is pushed.
@@ -192,7 +192,7 @@ fn say(all: &MultiProgress, output: Output, line: &str) {
         // Printed above the bars; they would overwrite a line printed directly.
         Output::Bars => drop(all.println(line)),
         Output::Lines => eprintln!("{line}"),
-        Output::Json => tell(&json!({ "event": "message", "text": line })),
+        Output::Json => print_event(&json!({ "event": "message", "text": line })),
         Output::Nowhere => {}
     }
 }
@@ -208,7 +208,7 @@ fn digest_bar(digest: &str, size: u64) -> ProgressBar {
     ProgressBar::new(size).with_style(style).with_prefix(short)
 }
 
-fn tell(event: &Value) {
+fn print_event(event: &Value) {
     eprintln!("{event}");
 }
 
@@ -218,7 +218,7 @@ impl Progress for Bars {
             return;
         }
         if self.output == Output::Json {
-            return tell(&json!({
+            return print_event(&json!({
                 "event": "resolved", "digest": manifest_digest, "layers": layers, "missing": missing,
             }));
         }
@@ -230,15 +230,15 @@ impl Progress for Bars {
 
     fn layer_started(&self, layer: usize, digest: &str, size: u64) {
         if self.output == Output::Json {
-            let (bytes, told) = (0, Instant::now());
+            let (bytes, reported) = (0, Instant::now());
             let state = Layer {
                 bytes,
                 total: size,
-                told,
+                reported,
             };
             let mut layers = self.for_programs.lock().unwrap_or_else(|e| e.into_inner());
             layers.insert(layer, state);
-            return tell(&json!({
+            return print_event(&json!({
                 "event": "layer-started", "layer": layer, "digest": digest, "total": size,
             }));
         }
@@ -256,9 +256,9 @@ impl Progress for Bars {
         let mut layers = self.for_programs.lock().unwrap_or_else(|e| e.into_inner());
         if let Some(state) = layers.get_mut(&layer) {
             state.bytes += bytes;
-            if state.told.elapsed() >= JSON_EVERY {
-                state.told = Instant::now();
-                tell(&json!({
+            if state.reported.elapsed() >= JSON_EVERY {
+                state.reported = Instant::now();
+                print_event(&json!({
                     "event": "layer", "layer": layer, "bytes": state.bytes, "total": state.total,
                 }));
             }
@@ -269,14 +269,14 @@ impl Progress for Bars {
 
     fn layer_finished(&self, layer: usize) {
         if self.output == Output::Json {
-            tell(&json!({ "event": "layer-finished", "layer": layer }));
+            print_event(&json!({ "event": "layer-finished", "layer": layer }));
         }
         self.on_bar(layer, ProgressBar::finish);
     }
 
     fn warning(&self, text: &str) {
         match self.output {
-            Output::Json => tell(&json!({ "event": "warning", "text": text })),
+            Output::Json => print_event(&json!({ "event": "warning", "text": text })),
             _ => self.say(&format!("warning: {text}")),
         }
     }

@@ -2,8 +2,8 @@
 
 use std::num::NonZeroU8;
 
-/// Parses a number of bytes, with decimals if wanted, and an optional suffix `K`, `M`, `G`, `T` (powers of 1024, as
-/// docker's), which `iB` or `B` may follow.
+/// Parses a number of bytes, with decimals if wanted, and an optional suffix `K`, `M`, `G`, `T`
+/// (powers of 1024, as docker's), which `iB` or `B` may follow.
 pub(super) fn size(text: &str) -> Result<u64, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let power = match text[digits.len()..].to_ascii_lowercase().as_str() {

@@ -31,16 +31,16 @@ const COMMANDS: [&str; 16] = [
 ];
 
 /// Checks what a command that moves bytes wrote to its standard error.
-fn check(mode: &str, line: &str, told: &str) {
+fn check(mode: &str, line: &str, report: &str) {
     match mode {
         "json" => {
-            let events: Vec<Value> = told
+            let events: Vec<Value> = report
                 .lines()
                 .map(|line| serde_json::from_str(line).unwrap())
                 .collect();
-            assert_eq!(events[0]["event"], "started", "{line}: {told}");
+            assert_eq!(events[0]["event"], "started", "{line}: {report}");
             let last = events.last().unwrap();
-            assert_eq!(last["event"], "finished", "{line}: {told}");
+            assert_eq!(last["event"], "finished", "{line}: {report}");
             // A file system may share the blocks of a copy.
             let shared = [
                 "w ",
@@ -51,10 +51,10 @@ fn check(mode: &str, line: &str, told: &str) {
             ];
             let may_share = shared.iter().any(|word| line.contains(word));
             let bytes = last["bytes"].as_u64().unwrap();
-            assert!(may_share || bytes > 0, "{line}: {told}");
+            assert!(may_share || bytes > 0, "{line}: {report}");
         }
-        "plain" => assert_eq!(told.lines().count(), 2, "{line}: {told}"),
-        _ => assert_eq!(told, "", "{line}"),
+        "plain" => assert_eq!(report.lines().count(), 2, "{line}: {report}"),
+        _ => assert_eq!(report, "", "{line}"),
     }
 }
 
@@ -78,12 +78,18 @@ const LOCAL: [&str; 16] = [
     "vmdk read AT/stream.vmdk -o AT/raw",
 ];
 
-#[test]
-fn every_command_that_reads_or_makes_files_reports_progress_if_requested() {
+/// Pulls an image of one layer. Returns its layout and the layer's archive, too.
+fn pulled() -> (Blockbox, Layout, Vec<u8>) {
     let tar = TarBuilder::new().file("f", "contents").finish();
     let layout = Layout::new().layer(&tar, Compression::Gzip).finish();
     let blockbox = Blockbox::without_kernel();
     blockbox.ok(["pull", "-q", &layout.reference()]);
+    (blockbox, layout, tar)
+}
+
+#[test]
+fn every_command_that_reads_or_makes_files_reports_progress_if_requested() {
+    let (blockbox, layout, tar) = pulled();
     for mode in ["json", "plain", "none"] {
         let folder = tempfile::tempdir().unwrap();
         let at = folder.path();
@@ -95,17 +101,17 @@ fn every_command_that_reads_or_makes_files_reports_progress_if_requested() {
             let line = line.replace("IMAGE", &layout.reference());
             let words: Vec<_> = line.split(' ').chain(["--progress", mode]).collect();
             let output = blockbox.output(&words);
-            let told = text(&output.stderr);
-            assert!(output.status.success(), "{line}: {told}");
-            check(mode, &line, &told);
+            let report = text(&output.stderr);
+            assert!(output.status.success(), "{line}: {report}");
+            check(mode, &line, &report);
         }
         let cache = at.join("cache").display().to_string();
         let words = ["export", "containerd-cache", &cache, "--progress", mode];
-        let told = text(&blockbox.output(words).stderr);
+        let report = text(&blockbox.output(words).stderr);
         match mode {
-            "json" => assert!(told.contains("layer-finished"), "{told}"),
-            "plain" => assert!(told.starts_with("layer 0: sha256:"), "{told}"),
-            _ => assert_eq!(told, ""),
+            "json" => assert!(report.contains("layer-finished"), "{report}"),
+            "plain" => assert!(report.starts_with("layer 0: sha256:"), "{report}"),
+            _ => assert_eq!(report, ""),
         }
     }
 }
@@ -124,9 +130,9 @@ fn every_command_that_moves_bytes_reports_progress_if_requested() {
             let line = line.replace("AT", folder.path().to_str().unwrap());
             let words: Vec<_> = line.split(' ').chain(["--progress", mode]).collect();
             let output = blockbox.output(&words);
-            let told = text(&output.stderr);
-            assert!(output.status.success(), "{line}: {told}");
-            check(mode, &line, &told);
+            let report = text(&output.stderr);
+            assert!(output.status.success(), "{line}: {report}");
+            check(mode, &line, &report);
         }
         for line in [
             "rm one",
@@ -150,10 +156,7 @@ const PUSHES: [&str; 5] = [
 
 #[test]
 fn every_command_that_pushes_reports_each_blob_if_requested() {
-    let tar = TarBuilder::new().file("f", "contents").finish();
-    let layout = Layout::new().layer(&tar, Compression::Gzip).finish();
-    let blockbox = Blockbox::without_kernel();
-    blockbox.ok(["pull", "-q", &layout.reference()]);
+    let (blockbox, layout, _) = pulled();
     for mode in ["json", "plain", "none"] {
         let folder = tempfile::tempdir().unwrap();
         for line in PUSHES {
@@ -161,12 +164,12 @@ fn every_command_that_pushes_reports_each_blob_if_requested() {
             let line = line.replace("IMAGE", &layout.reference());
             let words: Vec<_> = line.split(' ').chain(["--progress", mode]).collect();
             let output = blockbox.output(&words);
-            let told = text(&output.stderr);
-            assert!(output.status.success(), "{line}: {told}");
+            let report = text(&output.stderr);
+            assert!(output.status.success(), "{line}: {report}");
             // The configuration and the layer, at least.
             match mode {
                 "json" => {
-                    let events: Vec<Value> = told
+                    let events: Vec<Value> = report
                         .lines()
                         .map(|line| serde_json::from_str(line).unwrap())
                         .collect();
@@ -177,18 +180,18 @@ fn every_command_that_pushes_reports_each_blob_if_requested() {
                     let (mut started, mut finished) = (of("blob-started"), of("blob-finished"));
                     started.sort_by_key(Value::to_string);
                     finished.sort_by_key(Value::to_string);
-                    assert_eq!(started, finished, "{told}");
-                    assert!(finished.len() >= 2, "{line}: {told}");
+                    assert_eq!(started, finished, "{report}");
+                    assert!(finished.len() >= 2, "{line}: {report}");
                     let last = events
                         .iter()
                         .rfind(|event| event["event"] == "blob-finished");
-                    assert!(last.unwrap()["bytes"].as_u64() > Some(0), "{told}");
+                    assert!(last.unwrap()["bytes"].as_u64() > Some(0), "{report}");
                 }
                 "plain" => {
-                    let blobs = told.lines().filter(|line| line.ends_with(": copied"));
-                    assert!(blobs.count() >= 2, "{line}: {told}");
+                    let blobs = report.lines().filter(|line| line.ends_with(": copied"));
+                    assert!(blobs.count() >= 2, "{line}: {report}");
                 }
-                _ => assert_eq!(told, "", "{line}"),
+                _ => assert_eq!(report, "", "{line}"),
             }
         }
     }
@@ -199,7 +202,7 @@ fn making_a_sandbox_reports_the_pull_as_requested() {
     let Some(guest) = Guest::new(json!({"Cmd": ["true"]})) else {
         return;
     };
-    let told = |words: &[&str]| {
+    let report = |words: &[&str]| {
         let output = guest.blockbox.output(words);
         assert!(output.status.success(), "{output:?}");
         text(&output.stderr)
@@ -217,7 +220,7 @@ fn making_a_sandbox_reports_the_pull_as_requested() {
         ),
         (vec!["create", &target], Some("layer-finished")),
     ] {
-        let json = told(&[&words[..], &["--progress", "json"]].concat());
+        let json = report(&[&words[..], &["--progress", "json"]].concat());
         let events: Vec<Value> = json
             .lines()
             .map(|line| serde_json::from_str(line).unwrap())
@@ -227,7 +230,7 @@ fn making_a_sandbox_reports_the_pull_as_requested() {
             .filter(|one| Some(one["event"].as_str().unwrap()) == event);
         let expected = event.map_or(0, |_| digest);
         assert_eq!(count.count(), expected, "{words:?}: {json}");
-        let quiet = told(&[&words[..], &["--quiet"]].concat());
+        let quiet = report(&[&words[..], &["--quiet"]].concat());
         assert_eq!(quiet, "", "{words:?}");
     }
 }

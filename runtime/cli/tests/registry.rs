@@ -14,13 +14,13 @@ use std::time::{Duration, Instant};
 
 use common::Blockbox;
 use common::layout::{Compression, Layout};
-use common::registry::{Proxy, Registry};
+use common::registry::Proxy;
 use serde_json::Value;
-use testkit::{FaultyProxy, TarBuilder, transfers};
+use testkit::{FaultyProxy, Registry, TarBuilder, transfers};
 
 #[test]
 fn a_name_without_a_host_is_resolved_by_registries_conf() {
-    let (Some(empty), Some(registry)) = (Registry::start_open(), Registry::start_open()) else {
+    let (Some(empty), Some(registry)) = (Registry::start(), Registry::start()) else {
         return;
     };
     let blockbox = Blockbox::new();
@@ -77,7 +77,7 @@ fn login(command: &mut Command, auth: &Path, password: &str) -> Output {
 
 #[test]
 fn pushes_copies_and_pulls_work_from_login_to_logout() {
-    let Some(registry) = Registry::start() else {
+    let Some(registry) = Registry::start_with_user() else {
         return;
     };
     let blockbox = Blockbox::new();
@@ -154,7 +154,7 @@ fn noise(size: usize) -> Vec<u8> {
 #[test]
 fn a_pull_resumes_the_large_layer_of_a_killed_one() {
     const SIZE: u64 = 40 << 20;
-    let Some(registry) = Registry::start_open() else {
+    let Some(registry) = Registry::start() else {
         return;
     };
     let blockbox = Blockbox::new();
@@ -223,7 +223,7 @@ fn kill_pull(blockbox: &Blockbox, proxy: &Proxy, name: &str) -> u64 {
 
 #[test]
 fn a_native_layer_is_the_file_that_a_killed_pull_kept_of_it() {
-    let Some(registry) = Registry::start_open() else {
+    let Some(registry) = Registry::start() else {
         return;
     };
     let blockbox = Blockbox::new();
@@ -273,7 +273,7 @@ fn stalled(registry: &Registry) -> (Proxy, Layout) {
 
 #[test]
 fn json_progress_of_an_upload_counts_its_bytes() {
-    let Some(registry) = Registry::start_open() else {
+    let Some(registry) = Registry::start() else {
         return;
     };
     let (proxy, layout) = stalled(&registry);
@@ -316,7 +316,7 @@ fn json_progress_of_an_upload_counts_its_bytes() {
 
 #[test]
 fn an_upload_shows_rate_and_time_left_on_a_terminal() {
-    let Some(registry) = Registry::start_open() else {
+    let Some(registry) = Registry::start() else {
         return;
     };
     let (proxy, layout) = stalled(&registry);
@@ -365,7 +365,7 @@ fn layers(blockbox: &Blockbox, name: &str) -> Vec<Vec<u8>> {
 
 #[test]
 fn pulls_through_a_failing_proxy_leave_the_store_right() {
-    let Some(registry) = Registry::start_open() else {
+    let Some(registry) = Registry::start() else {
         return;
     };
     let tar = |size| TarBuilder::new().file("f", noise(size)).finish();

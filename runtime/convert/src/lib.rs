@@ -24,6 +24,7 @@ pub mod load;
 pub mod native;
 mod parallel;
 pub mod patch;
+pub mod path;
 pub mod populate;
 pub mod progress;
 pub mod pull;

@@ -49,7 +49,8 @@ pub struct Running {
 /// Reads the configuration from standard input, and runs until the guest's machine or the parent
 /// has ended.
 ///
-/// `confine` confines the process, and returns what is in force; it is called once everything is open, before the first byte of the guest is read: from
+/// `confine` confines the process, and returns what is in force. It is called once everything is
+/// open, before the first byte of the guest is read: from
 /// then on the gateway only needs sockets. The README lists the system calls.
 ///
 /// # Errors

@@ -4,7 +4,6 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs::{self, File};
-use std::io;
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
@@ -12,6 +11,7 @@ use std::process::{Command, Stdio};
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use nix::unistd::Pid;
+use testkit::denied;
 
 /// The variable with the test's folder, for the program that tries to escape.
 const FOLDER: &str = "ESCAPE_FOLDER";
@@ -89,17 +89,4 @@ fn try_to_escape() {
     denied("trace its parent", nix::sys::ptrace::attach(parent));
     denied("signal another", nix::sys::signal::kill(other.0, None));
     denied("trace another", nix::sys::ptrace::attach(other.0));
-}
-
-fn denied<T>(what: &str, result: Result<T, impl Into<io::Error>>) {
-    let error: io::Error = match result {
-        Ok(_) => panic!("could {what}"),
-        Err(error) => error.into(),
-    };
-    assert_eq!(
-        error.kind(),
-        io::ErrorKind::PermissionDenied,
-        "{what}: {error}"
-    );
-    println!("denied: {what}");
 }

@@ -11,6 +11,7 @@ use crate::network::{self, Gateway};
 use crate::platform;
 use crate::root::{Held, Root};
 use crate::secrets::Value;
+use blockbox_convert::path;
 use blockbox_store::spec::{self, Machine, Spec, VmmChoice};
 use blockbox_store::{CONSOLE, INIT_DISK, Store, UPPER, atomic};
 use blockbox_vmm::guest::{
@@ -295,21 +296,12 @@ fn boot_message(root: &Root, spec: &Spec) -> Boot {
     boot
 }
 
-/// Returns the folder of a `VOLUME`, whose path docker cleans: `/a/../b` is `/b`. The root itself needs
-/// no folder.
+/// Returns the folder of a `VOLUME`, whose path docker cleans: `/a/../b` is `/b`. The root itself
+/// needs no folder.
 fn volume_folder(path: &str) -> Option<Folder> {
-    let mut parts = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => {
-                parts.pop();
-            }
-            part => parts.push(part),
-        }
-    }
-    (!parts.is_empty()).then(|| Folder {
-        path: format!("/{}", parts.join("/")).into_bytes(),
+    let path = path::join("/", path);
+    (path != "/").then(|| Folder {
+        path: path.into_bytes(),
         mode: 0o755,
     })
 }

@@ -102,7 +102,8 @@ fn prune_images(store: &Store, access: &Exclusive, named: bool) -> Result<Collec
     Ok(collected)
 }
 
-/// Returns records of missing layers, folders of sandboxes without a record (a damaged one is kept), partial downloads, and
+/// Returns records of missing layers, folders of sandboxes without a record (those with a damaged
+/// one are kept), partial downloads, and
 /// stale files in the folder of kernels.
 fn orphans(store: &Store) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();

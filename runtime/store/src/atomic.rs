@@ -208,7 +208,6 @@ mod tests {
 
     use super::*;
     use std::os::unix::fs::{PermissionsExt, symlink};
-    use std::process::Command;
 
     #[test]
     fn a_record_is_read_only_from_a_regular_file() {
@@ -216,8 +215,7 @@ mod tests {
         let (file, fifo) = (dir.path().join("file"), dir.path().join("fifo"));
         fs::write(&file, "record").unwrap();
         assert_eq!(read(&file).unwrap(), b"record");
-        let made = Command::new("mkfifo").arg(&fifo).status().unwrap();
-        assert!(made.success());
+        testkit::Node::Fifo.make(&fifo, 0o600).unwrap();
         for other in [&fifo, dir.path()] {
             let error = read(other).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{other:?}");

@@ -14,6 +14,7 @@ use std::process::{Command, Stdio};
 use blockbox_vmm::confine::{Confinement, Landlock, Rules};
 use blockbox_vmm::{Accel, Disk, DiskFormat, Share, VmConfig, Vmm};
 use nix::unistd::Pid;
+use testkit::denied;
 
 /// The variable with the test's folder, for the program that tries to escape.
 const FOLDER: &str = "ESCAPE_FOLDER";
@@ -176,17 +177,4 @@ fn try_to_escape() {
     denied("read its parent's memory", memory);
     denied("signal another", nix::sys::signal::kill(other.0, None));
     denied("trace another", nix::sys::ptrace::attach(other.0));
-}
-
-fn denied<T>(what: &str, result: Result<T, impl Into<io::Error>>) {
-    let error: io::Error = match result {
-        Ok(_) => panic!("could {what}"),
-        Err(error) => error.into(),
-    };
-    assert_eq!(
-        error.kind(),
-        io::ErrorKind::PermissionDenied,
-        "{what}: {error}"
-    );
-    println!("denied: {what}");
 }

@@ -338,7 +338,7 @@ impl Extract {
             );
             extract_to_tar(&image, out.lock(), &options).with_context(context)?
         } else if fs::metadata(to).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
-            // A named pipe or a device: somebody reads an archive from it.
+            // A named pipe or a device, whose reader expects an archive.
             let file = fs::File::options().write(true).open(to);
             let file = file.map_err(Error::io(to))?;
             let mut out = io::BufWriter::with_capacity(1 << 20, file);

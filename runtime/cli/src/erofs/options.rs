@@ -94,7 +94,7 @@ fn label(text: &str) -> Result<Label, String> {
     Label::new(text).map_err(|error| error.to_string())
 }
 
-/// mkfs.erofs's name for LZ4 with a level, and the one it has unless told.
+/// mkfs.erofs's name for LZ4 with a level, and its default level.
 const LZ4HC: &str = "lz4hc";
 const LZ4HC_LEVEL: u8 = 9;
 
@@ -311,7 +311,7 @@ mod tests {
             let algorithm = compression(text).map(|compression| compression.algorithm);
             assert_eq!(algorithm, Ok(Algorithm::Lz4));
         }
-        for (wrong, told) in [
+        for (wrong, reason) in [
             ("zstd,0", "1 to 22"),
             ("lz4hc,0", "lz4hc: use 1 to 12"),
             ("lz4hc,level=13", "1 to 12"),
@@ -319,7 +319,7 @@ mod tests {
             ("xz", "deflate"),
         ] {
             assert!(
-                level(wrong).is_err_and(|error| error.contains(told)),
+                level(wrong).is_err_and(|error| error.contains(reason)),
                 "{wrong}"
             );
         }

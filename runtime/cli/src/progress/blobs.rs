@@ -8,7 +8,7 @@ use indicatif::{MultiProgress, ProgressBar};
 use ocipull::{Digest, Pushed};
 use serde_json::json;
 
-use super::{JSON_EVERY, LINE_EVERY, Output, digest_bar, say, tell};
+use super::{JSON_EVERY, LINE_EVERY, Output, digest_bar, print_event, say};
 use crate::output::bytes;
 
 /// A bar per blob.
@@ -22,7 +22,7 @@ struct Blob {
     /// Only on a terminal.
     bar: Option<ProgressBar>,
     /// When progress was last reported.
-    told: Instant,
+    reported: Instant,
 }
 
 impl Blobs {
@@ -47,17 +47,17 @@ impl Blobs {
             let bar = || self.all.add(digest_bar(digest.as_str(), size));
             let blob = Blob {
                 bar: (self.output == Output::Bars).then(bar),
-                told: Instant::now(),
+                reported: Instant::now(),
             };
             under_way.insert(digest.clone(), blob);
             if self.output == Output::Json {
-                tell(&json!({
+                print_event(&json!({
                     "event": "blob-started", "digest": digest.as_str(), "total": size,
                 }));
             }
             return;
         };
-        let due = |every| blob.told.elapsed() >= every;
+        let due = |every| blob.reported.elapsed() >= every;
         match self.output {
             Output::Bars => {
                 if let Some(bar) = &blob.bar {
@@ -65,7 +65,7 @@ impl Blobs {
                 }
                 return;
             }
-            Output::Json if due(JSON_EVERY) => tell(&json!({
+            Output::Json if due(JSON_EVERY) => print_event(&json!({
                 "event": "blob", "digest": digest.as_str(), "bytes": sent, "total": size,
             })),
             Output::Lines if due(LINE_EVERY) => {
@@ -73,7 +73,7 @@ impl Blobs {
             }
             _ => return,
         }
-        blob.told = Instant::now();
+        blob.reported = Instant::now();
     }
 
     /// Reports that the target has the blob.
@@ -85,7 +85,7 @@ impl Blobs {
             _ => ("uploaded", "copied"),
         };
         if self.output == Output::Json {
-            return tell(&json!({
+            return print_event(&json!({
                 "event": "blob-finished", "digest": digest.as_str(), "bytes": size,
                 "result": result,
             }));

@@ -7,7 +7,7 @@ use blockbox::store::Meter;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use super::{Bars, JSON_EVERY, LINE_EVERY, Mode, Output, tell};
+use super::{Bars, JSON_EVERY, LINE_EVERY, Mode, Output, print_event};
 use crate::output::bytes;
 
 /// Shorter work gets no bar.
@@ -29,7 +29,7 @@ struct Shared {
 struct State {
     bytes: u64,
     started: Instant,
-    told: Instant,
+    reported: Instant,
     bar: Option<ProgressBar>,
     finished: bool,
 }
@@ -39,7 +39,9 @@ impl Work {
         let now = Instant::now();
         let (output, every_line) = (bars.output, bars.mode == Mode::Plain);
         match output {
-            Output::Json => tell(&json!({ "event": "started", "work": what, "total": total })),
+            Output::Json => {
+                print_event(&json!({ "event": "started", "work": what, "total": total }))
+            }
             Output::Lines if every_line => eprintln!("{what}"),
             _ => {}
         }
@@ -52,7 +54,7 @@ impl Work {
             state: Mutex::new(State {
                 bytes: 0,
                 started: now,
-                told: now,
+                reported: now,
                 bar: None,
                 finished: false,
             }),
@@ -71,7 +73,7 @@ impl Work {
         let mut state = self.0.lock();
         state.finished = true;
         match output {
-            Output::Json => tell(&json!({
+            Output::Json => print_event(&json!({
                 "event": "finished", "work": what, "bytes": state.bytes,
             })),
             Output::Lines if self.0.every_line => eprintln!("{what}: {}", bytes(state.bytes)),
@@ -108,10 +110,10 @@ impl Shared {
         if let Some(bar) = &state.bar {
             return bar.set_position(state.bytes);
         }
-        if state.finished || state.told.elapsed() < due {
+        if state.finished || state.reported.elapsed() < due {
             return;
         }
-        state.told = Instant::now();
+        state.reported = Instant::now();
         // Some bytes may be read twice.
         let count = state.bytes.min(self.total.unwrap_or(u64::MAX));
         let what = &self.what;
@@ -121,7 +123,7 @@ impl Shared {
                 bar.set_position(count);
                 state.bar = Some(bar);
             }
-            Output::Json => tell(&json!({
+            Output::Json => print_event(&json!({
                 "event": "progress", "work": what, "bytes": count, "total": self.total,
             })),
             _ => eprintln!("{what}: {}", bytes(count)),

@@ -1,78 +1,10 @@
-//! Debian's docker-registry on loopback, and a proxy before it.
+//! A proxy before a registry.
 
-use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
-
-use testkit::oracle;
-
-/// A registry, which ends when dropped.
-pub(crate) struct Registry {
-    process: Child,
-    pub(crate) host: String,
-    pub(crate) dir: tempfile::TempDir,
-}
-
-impl Registry {
-    /// Starts one with a single user.
-    pub(crate) fn start() -> Option<Self> {
-        let mut perl = oracle("perl")?;
-        // The hash that `htpasswd -bB` makes of user and secret.
-        perl.args([
-            "-e",
-            r#"print crypt("secret", q($2b$05$abcdefghijklmnopqrstuu))"#,
-        ]);
-        let hash = String::from_utf8(perl.output().unwrap().stdout).unwrap();
-        let dir = tempfile::tempdir().unwrap();
-        let users = dir.path().join("htpasswd");
-        fs::write(&users, format!("user:{hash}\n")).unwrap();
-        let users = users.display();
-        let auth = format!("auth:\n  htpasswd:\n    realm: test\n    path: {users}\n");
-        Self::start_with(dir, &auth)
-    }
-
-    /// Starts one without authentication.
-    pub(crate) fn start_open() -> Option<Self> {
-        Self::start_with(tempfile::tempdir().unwrap(), "")
-    }
-
-    pub(crate) fn start_with(dir: tempfile::TempDir, auth: &str) -> Option<Self> {
-        let mut registry = oracle("docker-registry")?;
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let host = listener.local_addr().unwrap().to_string();
-        drop(listener);
-        let config = format!(
-            "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {host}\n{auth}",
-            dir.path().join("data").display(),
-        );
-        let file = dir.path().join("config.yml");
-        fs::write(&file, config).unwrap();
-        registry.arg("serve").arg(&file);
-        let process = registry
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let registry = Self { process, host, dir };
-        let start = Instant::now();
-        while TcpStream::connect(&registry.host).is_err() {
-            assert!(start.elapsed() < Duration::from_secs(10), "no registry");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Some(registry)
-    }
-}
-
-impl Drop for Registry {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
+use std::time::Duration;
 
 /// A proxy in front of a registry that counts the bytes of its answers, and stalls after a limit.
 pub(crate) struct Proxy {

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value, json};
 
+use crate::path;
+
 /// Applies instructions in order. Returns the first one that is unknown or malformed.
 pub(super) fn all<'a>(config: &mut Value, instructions: &'a [String]) -> Result<(), &'a str> {
     let mut command_given = false;
@@ -35,7 +37,7 @@ fn change(config: &mut Value, text: &str, command_given: bool) -> Option<String>
         "USER" => config["User"] = json!(one()?),
         "WORKDIR" => {
             let folder = config["WorkingDir"].as_str().unwrap_or_default();
-            config["WorkingDir"] = json!(joined(folder, &one()?));
+            config["WorkingDir"] = json!(path::join(folder, &one()?));
         }
         "STOPSIGNAL" => config["StopSignal"] = json!(one()?),
         "ENV" => {
@@ -113,20 +115,6 @@ fn set_variable(config: &mut Value, key: &str, value: &str) -> Option<()> {
         None => all.push(text),
     }
     Some(())
-}
-
-/// Joins a path to the previous working directory.
-fn joined(folder: &str, path: &str) -> String {
-    let mut parts: Vec<&str> = Vec::new();
-    let before = if path.starts_with('/') { "" } else { folder };
-    for part in before.split('/').chain(path.split('/')) {
-        match part {
-            "" | "." => {}
-            ".." => drop(parts.pop()),
-            part => parts.push(part),
-        }
-    }
-    format!("/{}", parts.join("/"))
 }
 
 /// Parses `KEY=VALUE KEY=VALUE…`, or the old form `KEY VALUE`, whose value is the rest of the line.

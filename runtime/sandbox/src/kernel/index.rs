@@ -6,6 +6,7 @@
 
 use std::fs::File;
 
+use blockbox_convert::path;
 use ocipull::Digest;
 
 use super::{Error, MAX_FILE, PACKAGE, Result, verify};
@@ -83,16 +84,7 @@ fn resolve(base: &str, link: &str) -> String {
     if let Some(other) = link.strip_prefix("//") {
         return format!("{scheme}://{other}");
     }
-    let path = if link.starts_with('/') { "" } else { path };
-    let mut segments: Vec<&str> = Vec::new();
-    for segment in path.split('/').chain(link.split('/')) {
-        match segment {
-            "" | "." => {}
-            ".." => drop(segments.pop()),
-            segment => segments.push(segment),
-        }
-    }
-    format!("{scheme}://{host}/{}", segments.join("/"))
+    format!("{scheme}://{host}{}", path::join(path, link))
 }
 
 #[cfg(test)]

@@ -1,16 +1,17 @@
-//! A full disk of the host. QEMU pauses the machine until there is space, and the monitor tells
-//! everybody why nothing happens: its clients, `state.json`, and the events. What needs the guest's
-//! answer is refused meanwhile, and `SIGKILL` switches the machine off, as the guest cannot act on
-//! it.
+//! A full disk of the host. QEMU pauses the machine until there is space, and the monitor reports
+//! the reason to its clients, in `state.json` and as an event. Requests that need the guest's
+//! answer are refused meanwhile, and `SIGKILL` switches the machine off, because the guest cannot
+//! act on it.
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use blockbox_store::spec::Signal;
 use blockbox_store::state::Status;
 use blockbox_vmm::{Vm, VmEvent, with_causes};
-use std::time::Duration;
 
+use super::client::Client;
 use super::hub::Attachment;
 use super::lifecycle::Life;
 use super::shared::{Monitor, Stop};
@@ -42,6 +43,13 @@ impl DiskFull {
     pub(super) fn take(&mut self) -> Option<Error> {
         self.changed = false;
         self.disk.take().map(|disk| Error::HostDiskFull { disk })
+    }
+}
+
+/// Sends a message to all clients.
+fn notify(clients: &[Arc<Client>], text: &str) {
+    for client in clients {
+        client.notice(text);
     }
 }
 
@@ -77,12 +85,12 @@ impl Monitor {
         super::complain(format_args!("{PAUSED}: {}", disk.display()));
         inner.disk_full.disk = Some(disk);
         inner.disk_full.changed = true;
-        // A guest that cannot boot would keep its user waiting without a word.
+        // A guest that cannot boot would keep its user waiting in silence.
         let boots = inner.main.is_none() && inner.state.status == Status::Starting;
         if boots {
             vm.kill();
         } else {
-            self.tell(inner.clients.as_slice(), PAUSED);
+            notify(&inner.clients, PAUSED);
         }
         self.changed.notify_all();
     }
@@ -91,14 +99,8 @@ impl Monitor {
         let mut inner = self.lock();
         if inner.disk_full.disk.take().is_some() {
             inner.disk_full.changed = true;
-            self.tell(inner.clients.as_slice(), RESUMED);
+            notify(&inner.clients, RESUMED);
             self.changed.notify_all();
-        }
-    }
-
-    fn tell(&self, clients: &[Arc<super::client::Client>], text: &str) {
-        for client in clients {
-            client.notice(text);
         }
     }
 

@@ -295,7 +295,7 @@ impl Life {
         self.let_go();
         match (end, off) {
             (Ok(end), Ok(())) => end,
-            // The user had it killed, and knows.
+            // A user asked for this end.
             (Ok(end), Err(_)) if switched_off => end,
             (Ok(end), Err(error)) => RunEnd {
                 error: end
