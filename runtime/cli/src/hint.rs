@@ -126,17 +126,12 @@ fn folder_of(path: &Path, level: usize) -> Option<&OsStr> {
     path.ancestors().nth(level)?.file_name()
 }
 
-/// Returns the name of a user of this host, if the file of users has it.
+/// Returns the name of a user of this host.
 fn user_name(uid: u32) -> Option<String> {
-    let users = std::fs::read_to_string("/etc/passwd").ok()?;
-    let user = users.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
-    })?;
+    let user = nix::unistd::User::from_uid(uid.into()).ok()??;
     // The name becomes part of a command line.
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-    user.chars().all(is_plain).then_some(user)
+    user.name.chars().all(is_plain).then_some(user.name)
 }
 
 fn of_conversion(error: &convert::Error) -> Option<String> {
