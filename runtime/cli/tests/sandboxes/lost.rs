@@ -80,7 +80,8 @@ fn a_crashed_machine_and_a_host_that_went_down_leave_a_sandbox_that_starts_or_is
             let format = "{{.Status}} {{.ExitCode}}";
             let filter = format!("name={name}");
             let listed = ok(&["ps", "-a", "--filter", &filter, "--format", format]);
-            (!listed.starts_with("running")).then_some(listed)
+            let lives = listed.starts_with("running") || listed.starts_with("stopping");
+            (!lives).then_some(listed)
         })
     };
     ok(&[
