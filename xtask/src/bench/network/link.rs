@@ -101,7 +101,8 @@ impl Link {
         control.set_read_timeout(Some(LIMIT))?;
         BufReader::new(&control).read_line(&mut line)?;
         let started: Value = serde_json::from_str(&line)?;
-        let bound = started["bound"]["ports"].as_array().context(line)?;
+        let bound = started["running"]["bound"]["ports"].as_array();
+        let bound = bound.context(line)?;
         let ports: Vec<u16> = bound
             .iter()
             .filter_map(|port| port["host"].as_str()?.rsplit(':').next()?.parse().ok())
