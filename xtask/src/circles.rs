@@ -11,8 +11,9 @@ use std::path::Path;
 use crate::shell;
 
 /// The sources of the libraries whose modules are layered.
-const LAYERED: [&str; 12] = [
+const LAYERED: [&str; 13] = [
     "runtime/archive/src",
+    "runtime/net/src",
     "runtime/protocol/src",
     "runtime/store/src",
     "erofs-reader/src",
@@ -128,7 +129,9 @@ impl Sources {
 
 /// Removes the tests at the end of a source, and comments.
 fn without_tests(text: &str) -> String {
-    let tests = text.find("#[cfg(test)]\nmod tests");
+    let tests = ["", "pub(super) ", "pub(crate) "];
+    let tests = tests.map(|public| format!("#[cfg(test)]\n{public}mod tests"));
+    let tests = tests.iter().find_map(|begin| text.find(begin));
     let tests = tests.or_else(|| text.find("#[cfg(all(test"));
     let code = text[..tests.unwrap_or(text.len())].lines();
     let code = code.map(|line| line.split("//").next().unwrap_or_default());

@@ -8,8 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::ResolverData;
 use crate::denial::Denial;
-use crate::ports::BoundPort;
-use crate::publish::Protocol;
+use crate::publish::{BoundPort, Protocol};
 
 /// The longest request in bytes: a request may contain as much as the configuration.
 pub(crate) const LONGEST: usize = 16 << 20;

@@ -4,6 +4,7 @@
 //! name servers, as in [`crate::ResolverData`]. Rules on names allow the addresses that it returns.
 
 mod message;
+pub(crate) mod question;
 mod upstream;
 
 use std::collections::HashMap;
@@ -14,35 +15,18 @@ use hickory_proto::op::ResponseCode;
 use slab::Slab;
 
 use self::message::{Asked, Read};
+use self::question::{Client, Question};
 use self::upstream::Race;
 use crate::config::{HostEntry, ResolverData};
 use crate::policy::HOST_NAME;
 use crate::shared::{self, Shared};
 use crate::token::{self, Kind};
 
-pub(crate) const PORT: u16 = 53;
-
 /// The most pending queries to name servers.
 const WAITING: usize = 256;
 /// How long a server that did not answer is used last.
 const DOWN: Duration = Duration::from_secs(30);
 const LONGEST: usize = 65_535;
-
-/// Where an answer is sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Client {
-    /// To the guest's port, from the address that the query was sent to.
-    Datagram { guest: SocketAddr, to: SocketAddr },
-    /// Over a connection, by its serial number.
-    Connection(u64),
-}
-
-/// A message of the guest to its name server.
-#[derive(Debug)]
-pub(crate) struct Question {
-    pub(crate) client: Client,
-    pub(crate) message: Vec<u8>,
-}
 
 struct Waiting {
     client: Client,

@@ -8,14 +8,16 @@ use mio::{Events, Interest, Poll};
 
 use crate::config::Config;
 use crate::control::{Control, Request, Response, Status};
-use crate::dns::{Client, Dns};
+use crate::dns::Dns;
+use crate::dns::question::Client;
 use crate::echo::Echo;
 use crate::error::Error;
 use crate::frame::{ETHERNET, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Input};
 use crate::link;
 use crate::packet::{self, Packet};
 use crate::policy::Policy;
-use crate::ports::{BoundPort, Ports};
+use crate::ports::Ports;
+use crate::publish::BoundPort;
 use crate::reassembly::Reassembly;
 use crate::shared::Shared;
 use crate::tcp::Tcp;

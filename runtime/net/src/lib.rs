@@ -54,7 +54,6 @@ pub use self::denial::{Denial, Reason, Remedy};
 pub use self::error::Error;
 pub use self::gateway::{Bound, Gateway};
 pub use self::mac::{MacAddress, MacAddressError};
-pub use self::ports::BoundPort;
-pub use self::publish::{Protocol, Publish, PublishError};
+pub use self::publish::{BoundPort, Protocol, Publish, PublishError};
 pub use self::rule::{Rule, RuleError};
 pub use self::scope::Scope;

@@ -6,11 +6,10 @@ use std::time::{Duration, Instant};
 
 use mio::net::{TcpListener, UdpSocket};
 use mio::{Interest, Registry};
-use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
 use crate::error::Error;
-use crate::publish::Protocol;
+use crate::publish::{BoundPort, Protocol};
 use crate::shared::Shared;
 use crate::tcp::Tcp;
 use crate::token::{self, Kind};
@@ -20,18 +19,6 @@ use crate::udp::Udp;
 const TURN: usize = 64;
 /// How long to pause after the system has run out of resources.
 const PAUSE: Duration = Duration::from_millis(100);
-
-/// A bound published port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct BoundPort {
-    /// The protocol.
-    pub protocol: Protocol,
-    /// The address and port on the host.
-    pub host: SocketAddr,
-    /// The guest's port.
-    pub guest: u16,
-}
 
 enum Socket {
     Tcp(TcpListener),

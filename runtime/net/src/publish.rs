@@ -1,7 +1,7 @@
 //! Published ports: `[IP:]HOST:GUEST[/udp]`, ranges, and `0` for a free port.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -118,6 +118,18 @@ impl Publish {
             (at_host, guest.saturating_add(n))
         })
     }
+}
+
+/// A bound published port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct BoundPort {
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The address and port on the host.
+    pub host: SocketAddr,
+    /// The guest's port.
+    pub guest: u16,
 }
 
 /// Parses a range: returns its first port and its length.

@@ -8,11 +8,14 @@ use mio::Registry;
 
 use crate::config::{Addresses, Limits};
 use crate::denial::{Denial, Denials};
-use crate::dns::Question;
+use crate::dns::question::Question;
 use crate::frame::Output;
 use crate::link;
 use crate::packet::{self, Packet, Unreachable};
 use crate::policy::Policy;
+
+/// The first of the gateway's own ports, from which it calls and sends to the guest.
+pub(crate) const FIRST_PORT: u16 = 32_768;
 
 /// State that all parts of the gateway share.
 pub(crate) struct Shared {

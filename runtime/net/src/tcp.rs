@@ -23,10 +23,11 @@ use self::device::Stack;
 use self::flow::{Far, Flow, Key, Resolver, Stage, Turn};
 use crate::control::FlowStatus;
 use crate::denial::{Denial, Reason};
+use crate::dns;
 use crate::packet::{self, Packet, Unreachable};
 use crate::policy::Grant;
 use crate::publish::Protocol;
-use crate::shared::Shared;
+use crate::shared::{FIRST_PORT, Shared};
 use crate::token::{self, Kind};
 
 /// Bounds for the size of a buffer, which is a share of the remaining bytes.
@@ -66,7 +67,7 @@ impl Tcp {
             ready: VecDeque::new(),
             buffered: 0,
             serial: 0,
-            port: call::FIRST_PORT,
+            port: FIRST_PORT,
             total: 0,
             sent: 0,
             received: 0,
@@ -139,7 +140,7 @@ impl Tcp {
             return shared.deny(*Denial::to(Protocol::Tcp, key.far, reason), packet);
         }
         if shared.addresses.is_gateway(key.far.ip()) {
-            if key.far.port() == crate::dns::PORT {
+            if key.far.port() == dns::question::PORT {
                 let stage = Stage::Connecting {
                     syn: bytes.to_vec(),
                     other: None,

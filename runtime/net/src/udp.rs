@@ -14,10 +14,10 @@ use mio::net::UdpSocket;
 use slab::Slab;
 
 use crate::control::FlowStatus;
-use crate::dns::{self, Client, Question};
+use crate::dns::question::{self, Client, Question};
 use crate::packet::{self, Packet, Unreachable};
 use crate::publish::Protocol;
-use crate::shared::Shared;
+use crate::shared::{FIRST_PORT, Shared};
 use crate::token::{self, Kind};
 
 /// How long an exchange without an answer is kept, and one with an answer (RFC 4787: two minutes).
@@ -91,7 +91,7 @@ impl Udp {
             by_peer: HashMap::new(),
             ready: VecDeque::new(),
             buffer: vec![0; LONGEST],
-            port: published::FIRST_PORT,
+            port: FIRST_PORT,
             swept: now,
             total: 0,
             sent: 0,
@@ -164,7 +164,7 @@ impl Udp {
             return None;
         }
         if shared.addresses.is_gateway(key.far.ip()) {
-            if key.far.port() == dns::PORT {
+            if key.far.port() == question::PORT {
                 shared.questions.push(Question {
                     client: Client::Datagram {
                         guest: key.guest,

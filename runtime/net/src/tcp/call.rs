@@ -12,10 +12,8 @@ use socket2::SockRef;
 
 use super::flow::{Far, Flow, Key, Stage};
 use super::{Tcp, prepare};
-use crate::shared::Shared;
+use crate::shared::{FIRST_PORT, Shared};
 
-/// The first of the gateway's ports for connections to the guest.
-pub(super) const FIRST_PORT: u16 = 32_768;
 /// How long to wait for an address that has had a server, or for the first address: the guest's
 /// kernel may not be up yet, or a server's queue of connections may be full. Linux drops
 /// connections when the queue is full, and this allows the retransmissions after 1, 3, 7, 15 and 31

@@ -13,7 +13,7 @@ use socket2::SockRef;
 
 use super::sniff::{LONGEST, Sniff, sniff};
 use crate::denial::{Denial, Reason};
-use crate::dns::{Client, Question};
+use crate::dns::question::{Client, Question};
 use crate::policy::{NameCheck, Policy};
 use crate::publish::Protocol;
 

@@ -4,10 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::{Exchange, Far, Key, Udp};
 use crate::packet;
-use crate::shared::Shared;
-
-/// The first of the gateway's ports for sending to the guest.
-pub(super) const FIRST_PORT: u16 = 32_768;
+use crate::shared::{FIRST_PORT, Shared};
 
 impl Udp {
     /// Handles a datagram to a published port.
