@@ -11,11 +11,12 @@ use std::path::Path;
 use crate::shell;
 
 /// The sources of the libraries whose modules are layered.
-const LAYERED: [&str; 13] = [
+const LAYERED: [&str; 14] = [
     "runtime/archive/src",
     "runtime/net/src",
     "runtime/protocol/src",
     "runtime/store/src",
+    "runtime/vmm/src",
     "erofs-reader/src",
     "erofs-writer/src",
     "ext4-writer/src",

@@ -15,7 +15,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::device::{DiskFormat, MemoryBacking};
-use super::{VmConfig, Vmm, VmmError, qcow2, qemu};
+use super::qemu::program;
+use super::{VmConfig, Vmm, VmmError, qcow2};
 
 /// The confinement in force.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -172,7 +173,7 @@ impl Rules {
                 }
             }
             Vmm::Qemu { .. } => {
-                let program = qemu::find()?;
+                let program = program::find()?;
                 rules.read.push(program.clone());
                 rules.execute.push(program);
                 rules.execute.extend(LOADERS.map(PathBuf::from));

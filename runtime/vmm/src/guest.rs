@@ -8,6 +8,7 @@
 
 mod error;
 mod exec;
+mod inbox;
 mod link;
 mod monitor;
 mod suspend;
@@ -23,7 +24,8 @@ pub use blockbox_protocol::{
     Ulimit, WindowSize, relay, signal,
 };
 pub use error::GuestError;
-pub use exec::{Event, Exec, ExecControl, Stdin};
+pub use exec::{Exec, ExecControl, Stdin};
+pub use inbox::Event;
 pub use monitor::Connection;
 pub use suspend::{Adoption, RunningCommand, Suspended};
 

@@ -8,19 +8,16 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, poll};
 use serde::{Deserialize, Serialize};
 
-use super::confine::{Confinement, Rules};
-use super::{VmmError, krun, qemu, signals, with_causes};
+use super::streams::{DISK_TIMEOUT, ORPHAN_GRACE};
+use super::{VmmError, krun, qemu, signals, streams, with_causes};
 
 /// The hidden subcommand.
 const SUBCOMMAND: &str = "__vm";
@@ -30,29 +27,6 @@ pub const HELPER_VARIABLE: &str = "BLOCKBOX_HELPER";
 
 /// Whether this program can be a helper: it has called [`run_if_asked`].
 static CAPABLE: AtomicBool = AtomicBool::new(false);
-
-/// How long a guest has to shut down after its host has ended.
-pub(super) const ORPHAN_GRACE: Duration = Duration::from_secs(10);
-
-/// How long another VM may take to release its disk: as long as a VM without a host has to end.
-const DISK_TIMEOUT: Duration = ORPHAN_GRACE.saturating_add(Duration::from_secs(5));
-
-/// How long a helper may take until it has confined itself: it waits for its disks before.
-const REPORT_TIMEOUT: Duration = DISK_TIMEOUT.saturating_add(Duration::from_secs(60));
-
-/// The path of standard output, the console's pipe, for interfaces that need a path.
-pub(super) const STDOUT_PATH: &str = if cfg!(target_os = "linux") {
-    "/proc/self/fd/1"
-} else {
-    "/dev/fd/1"
-};
-
-/// The folder with a process's open files.
-pub(super) const FILES_PATH: &str = if cfg!(target_os = "linux") {
-    "/proc/self/fd"
-} else {
-    "/dev/fd"
-};
 
 /// What a helper process becomes.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -157,9 +131,9 @@ fn run(
     match launch {
         Launch::Krun(machine) => {
             signals::block().map_err(VmmError::io("cannot block signals"))?;
-            enforce(machine.rules.as_ref())?;
+            streams::enforce(machine.rules.as_ref())?;
             std::thread::spawn(|| {
-                wait_for_hangup();
+                streams::wait_for_hangup();
                 std::thread::sleep(ORPHAN_GRACE);
                 // The VM runs in this process, so this ends it.
                 std::process::exit(1);
@@ -194,40 +168,6 @@ fn hold(disk: &Path) -> Result<(), VmmError> {
     }
     std::mem::forget(file);
     Ok(())
-}
-
-/// Confines this process and its threads, and reports to the host what is in force: one byte on the
-/// control channel, before the guest uses it. Call it while there is a single thread.
-pub(super) fn enforce(rules: Option<&Rules>) -> Result<(), VmmError> {
-    let failed = || VmmError::io("cannot confine the virtual machine");
-    let confined = rules.map(Rules::enforce).transpose().map_err(failed())?;
-    let report = [confined.unwrap_or(Confinement::NONE).to_byte()];
-    rustix::io::write(io::stdin(), &report).map_err(|errno| failed()(errno.into()))?;
-    Ok(())
-}
-
-/// Waits for the report of [`enforce`]; `None` if the process ended without one.
-pub(super) fn read_report(mut channel: &UnixStream) -> Option<Confinement> {
-    let mut report = [0];
-    channel.set_read_timeout(Some(REPORT_TIMEOUT)).ok()?;
-    let read = channel.read_exact(&mut report);
-    channel.set_read_timeout(None).ok()?;
-    read.ok()?;
-    Confinement::from_byte(report[0])
-}
-
-/// Returns when the host's end of the control channel is closed.
-pub(super) fn wait_for_hangup() {
-    let stdin = io::stdin();
-    loop {
-        // No events are requested, because a hangup is always reported.
-        let mut fds = [PollFd::from_borrowed_fd(stdin.as_fd(), PollFlags::empty())];
-        match poll(&mut fds, None) {
-            Ok(_) if !fds.iter().all(|fd| fd.revents().is_empty()) => return,
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(_) => return,
-        }
-    }
 }
 
 #[cfg(test)]

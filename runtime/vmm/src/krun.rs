@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::confine::Rules;
 use super::device::{Disk, DiskFormat, Share, text};
-use super::{VmConfig, VmmError, handoff, helper};
+use super::{VmConfig, VmmError, handoff, streams};
 
 /// The parameters of libkrun.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -197,7 +197,7 @@ fn start(machine: &Machine, sockets: Vec<OwnedFd>) -> Result<Never, VmmError> {
 
     // hvc0 is the implicit console, redirected to our standard output: libkrun only announces a
     // console to the guest if it has a terminal, or if it is this one.
-    let console = c_string(helper::STDOUT_PATH)?;
+    let console = c_string(streams::STDOUT_PATH)?;
     // SAFETY: the string is NUL-terminated and outlives the call, which copies it.
     check("krun_set_console_output", unsafe {
         krun::krun_set_console_output(context, console.as_ptr())

@@ -34,6 +34,7 @@ mod qemu;
 mod qmp;
 mod save;
 mod signals;
+mod streams;
 mod vm;
 
 use std::fmt;
@@ -153,7 +154,7 @@ impl Vmm {
             Choice::Libkrun => hypervisor::verdict_anew(kernel, cache, helper, on_wait),
             Choice::Auto | Choice::Qemu => hypervisor::verdict(kernel, cache, helper, on_wait),
         };
-        let qemu = |accel| qemu::find().map(|_| Vmm::Qemu { accel });
+        let qemu = |accel| qemu::program::find().map(|_| Vmm::Qemu { accel });
         match (choice, verdict) {
             (Choice::Auto | Choice::Libkrun, hypervisor::Verdict::Works) => Ok(Vmm::Libkrun),
             (Choice::Libkrun, hypervisor::Verdict::Fails { reason }) => {
@@ -174,7 +175,7 @@ impl Vmm {
     pub fn check(choice: Choice) -> Result<(), VmmError> {
         match (choice, hypervisor::device()) {
             (Choice::Libkrun, Err(reason)) => Err(VmmError::NoHypervisor { reason }),
-            (Choice::Qemu, _) | (Choice::Auto, Err(_)) => qemu::find().map(drop),
+            (Choice::Qemu, _) | (Choice::Auto, Err(_)) => qemu::program::find().map(drop),
             (Choice::Libkrun | Choice::Auto, Ok(())) => Ok(()),
         }
     }

@@ -7,7 +7,8 @@ use serde::Serialize;
 
 use super::confine::Confinement;
 use super::hypervisor::{self, Verdict};
-use super::{Accel, Capabilities, Vmm, kernel, qemu, with_causes};
+use super::qemu::program;
+use super::{Accel, Capabilities, Vmm, kernel, with_causes};
 
 /// The capabilities of this host.
 #[derive(Debug, Clone, Serialize)]
@@ -61,7 +62,7 @@ pub fn probe(
             },
         },
     };
-    let qemu = qemu::find().ok();
+    let qemu = program::find().ok();
     let kernel_usable = matches!(prepared, Some(Ok(_)));
     let kernel_problem = match &prepared {
         Some(Err(error)) => Some(with_causes(error)),
@@ -90,9 +91,7 @@ pub fn probe(
         kernel: source.ok().map(|source| source.path().to_owned()),
         kernel_problem,
         kernel_searched: kernel::search_path(home),
-        qemu_version: qemu
-            .as_deref()
-            .and_then(|program| qemu::version(program).ok()),
+        qemu_version: qemu.as_deref().and_then(|qemu| program::version(qemu).ok()),
         qemu,
         chosen,
         capabilities,

@@ -1,5 +1,7 @@
 //! A running VM under any monitor.
 
+mod share_server;
+
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -19,9 +21,9 @@ use super::console::Console;
 use super::events::{Events, VmEvent, Watch};
 use super::helper::{self, Launch};
 use super::process::Process;
-use super::qemu::share;
 use super::qmp::Qmp;
-use super::{Disk, MemoryBacking, VmConfig, Vmm, VmmError, handoff};
+use super::{Disk, MemoryBacking, VmConfig, Vmm, VmmError, handoff, streams};
+use share_server::Server;
 
 /// How a VM's process ended. This says neither how the command in the guest ended nor whether the
 /// guest booted at all: libkrun exits with 0 on an early reset.
@@ -48,16 +50,6 @@ pub struct Vm {
     aliases: Aliases,
     /// The disks that are detached to save the machine, by the names of their nodes.
     pub(super) removable: Vec<(String, Disk)>,
-}
-
-/// The process that serves a share, killed when dropped.
-#[derive(Debug)]
-struct Server(Arc<Process>);
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.0.kill();
-    }
 }
 
 /// Creates the file of a machine's memory, which only its owner may read. The confined process
@@ -105,8 +97,8 @@ impl Vm {
             Vmm::Libkrun => Launch::Krun(super::krun::machine(config, cmdline, rules)?),
             Vmm::Qemu { accel } => {
                 for share in &config.shares {
-                    let (server, socket) = share::start(share, &helper, &console_end)?;
-                    servers.push(Server(server));
+                    let (server, socket) = Server::start(share, &helper, &console_end)?;
+                    servers.push(server);
                     sockets.push(socket);
                 }
                 files.extend(sockets.iter().map(AsFd::as_fd));
@@ -225,7 +217,7 @@ impl Vm {
     /// Returns how the VM's process has confined itself, and waits until it has; `None` if it ended
     /// before.
     pub fn confinement(&self) -> Option<Confinement> {
-        let report = || helper::read_report(&self.channel);
+        let report = || streams::read_report(&self.channel);
         *self.confinement.get_or_init(report)
     }
 

@@ -14,7 +14,7 @@ use blockbox_protocol::{
 };
 
 use super::error::GuestError;
-use super::exec::Inbox;
+use super::inbox::{End, Inbox};
 use crate::{Console, Vm};
 
 /// How long the answer to a sync, a freeze or a thaw may take: a slow disk may have much to write.
@@ -93,15 +93,6 @@ pub(super) enum Answer {
     Processes(Vec<Process>),
     /// Init does not know the request.
     Rejected,
-}
-
-/// Why no more messages come from the guest.
-#[derive(Debug, Clone)]
-pub(super) enum End {
-    Closed,
-    Fatal(String),
-    Protocol(blockbox_protocol::ProtocolError),
-    WindowExceeded,
 }
 
 impl Link {

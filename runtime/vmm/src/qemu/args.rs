@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::super::device::{Disk, MemoryBacking, text};
-use super::super::{Accel, VmConfig, VmmError, helper};
+use super::super::{Accel, VmConfig, VmmError, streams};
 
 /// An argument.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,7 +39,7 @@ pub(super) fn args(
     // Shares need the register layout of virtio 1.0.
     args.option("-global", "virtio-mmio.force-legacy=false");
 
-    let console = format!("file,id=console,path={}", helper::STDOUT_PATH);
+    let console = format!("file,id=console,path={}", streams::STDOUT_PATH);
     args.option("-chardev", console);
     args.option("-chardev", "socket,id=control,fd=0");
     args.option("-device", "virtio-serial-device,max_ports=2");
@@ -120,7 +120,7 @@ impl Args {
                 "-object",
                 format!(
                     "memory-backend-file,id={MEMORY},size={size}M,share=on,mem-path={}/",
-                    helper::FILES_PATH
+                    streams::FILES_PATH
                 ),
                 1 + config.networks.len() + config.shares.len(),
             );

@@ -1,22 +1,20 @@
 //! QEMU: `microvm` on x86-64, `virt` elsewhere.
 
 pub(super) mod args;
+pub(super) mod program;
 pub(super) mod share;
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use serde::{Deserialize, Serialize};
 
 use super::confine::Rules;
 use super::device::MemoryBacking;
-use super::{Accel, VmConfig, Vmm, VmmError, handoff, helper, signals};
+use super::{Accel, VmConfig, Vmm, VmmError, handoff, signals, streams};
 use args::Arg;
-
-/// The variable that names a QEMU program outside of `PATH`.
-const QEMU_VARIABLE: &str = "BLOCKBOX_QEMU";
 
 /// A QEMU command line, and the helper's parent process.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -27,34 +25,6 @@ pub(super) struct Machine {
     files: usize,
     parent: u32,
     rules: Option<Rules>,
-}
-
-fn program_name() -> String {
-    format!("qemu-system-{}", std::env::consts::ARCH)
-}
-
-/// Returns the QEMU to use.
-pub(super) fn find() -> Result<PathBuf, VmmError> {
-    if let Some(path) = std::env::var_os(QEMU_VARIABLE).filter(|value| !value.is_empty()) {
-        return Ok(path.into());
-    }
-    let program = program_name();
-    in_path(&program).ok_or(VmmError::QemuNotFound { program })
-}
-
-/// Returns the first file with this name in the folders of `PATH`.
-fn in_path(program: &str) -> Option<PathBuf> {
-    let folders = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&folders)
-        .map(|folder| folder.join(program))
-        .find(|path| path.is_file())
-}
-
-/// Returns the first line of `--version`.
-pub(super) fn version(program: &Path) -> io::Result<String> {
-    let output = Command::new(program).arg("--version").output()?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    Ok(text.lines().next().unwrap_or_default().to_owned())
 }
 
 /// Returns the command line that boots `config`. The helper receives `files` open files, in the
@@ -70,7 +40,7 @@ pub(super) fn machine(
     // Returning a page of a file would punch a hole into the file.
     let balloon = room && config.memory == MemoryBacking::Private;
     Ok(Machine {
-        program: find()?,
+        program: program::find()?,
         args: args::args(config, accel, cmdline, balloon)?,
         files,
         parent: std::process::id(),
@@ -88,7 +58,7 @@ pub(super) fn enter(machine: &Machine) -> Result<ExitCode, VmmError> {
         qemu.arg(words(arg, &files)?);
     }
     let io = VmmError::io(format!("cannot run {}", machine.program.display()));
-    helper::enforce(machine.rules.as_ref())?;
+    streams::enforce(machine.rules.as_ref())?;
     become_qemu(&mut qemu, machine.parent).map_err(io)
 }
 
@@ -126,8 +96,8 @@ fn become_qemu(qemu: &mut Command, _parent: u32) -> io::Result<ExitCode> {
     let mut qemu = qemu.stdin(stdin).spawn()?;
     let pid = rustix::process::Pid::from_child(&qemu);
     std::thread::spawn(move || {
-        helper::wait_for_hangup();
-        std::thread::sleep(helper::ORPHAN_GRACE);
+        streams::wait_for_hangup();
+        std::thread::sleep(streams::ORPHAN_GRACE);
         // This process ends with QEMU, so the process id is still QEMU's.
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
     });

@@ -4,17 +4,14 @@
 //! ends when QEMU does, even if QEMU never started, and no socket is left in a folder.
 
 use std::io;
-use std::os::fd::OwnedFd;
-use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
-use std::sync::Arc;
+use std::process::{Command, ExitCode};
 
 use serde::{Deserialize, Serialize};
 
+use super::super::VmmError;
 use super::super::device::{Share, text};
-use super::super::process::Process;
-use super::super::{VmmError, helper};
+use super::program;
 
 /// The variable that names a virtiofsd program outside of the usual folders.
 const SERVER_VARIABLE: &str = "BLOCKBOX_VIRTIOFSD";
@@ -46,39 +43,13 @@ pub(crate) fn server() -> Option<PathBuf> {
         .map(|folder| Path::new(folder).join("virtiofsd"));
     usual
         .find(|path| path.is_file())
-        .or_else(|| super::in_path("virtiofsd"))
+        .or_else(|| program::in_path("virtiofsd"))
 }
 
-/// Starts a server through `helper`, with `log` as its output.
-pub(crate) fn start(
-    share: &Share,
-    helper: &Path,
-    log: &io::PipeWriter,
-) -> Result<(Arc<Process>, UnixStream), VmmError> {
+/// Returns the server of `share`.
+pub(crate) fn plan(share: &Share) -> Result<Server, VmmError> {
     let program = server().ok_or(VmmError::NoShareServer)?;
-    let server = plan(share, program)?;
-    let what = "cannot make a socket for a share";
-    let folder = tempfile::tempdir().map_err(VmmError::io(what))?;
-    let path = folder.path().join("s");
-    let listener = UnixListener::bind(&path).map_err(VmmError::io(what))?;
-    let socket = UnixStream::connect(&path).map_err(VmmError::io(what))?;
-    drop(folder);
-    let output = || {
-        log.try_clone()
-            .map_err(VmmError::io("cannot duplicate a pipe"))
-    };
-    let mut command = helper::command(helper);
-    command
-        .args(helper::arguments(&helper::Launch::Share(server))?)
-        .stdin(Stdio::from(OwnedFd::from(listener)))
-        .stdout(output()?)
-        .stderr(output()?);
-    let io = VmmError::io(format!("cannot start {}", helper.display()));
-    Ok((Process::spawn(command).map_err(io)?, socket))
-}
-
-fn plan(share: &Share, program: PathBuf) -> Result<Server, VmmError> {
-    let version = super::version(&program)
+    let version = program::version(&program)
         .map_err(VmmError::io(format!("cannot run {}", program.display())))?;
     let source = text(&share.path)?;
     if !is_part_of_qemu(&version) {
