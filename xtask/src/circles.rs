@@ -11,8 +11,9 @@ use std::path::Path;
 use crate::shell;
 
 /// The sources of the libraries whose modules are layered.
-const LAYERED: [&str; 14] = [
+const LAYERED: [&str; 15] = [
     "runtime/archive/src",
+    "runtime/convert/src",
     "runtime/net/src",
     "runtime/protocol/src",
     "runtime/store/src",

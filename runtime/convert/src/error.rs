@@ -219,7 +219,7 @@ pub enum Error {
     #[error("{finding}, and the image has no name to fetch it by")]
     Damaged {
         /// The first such file.
-        finding: Box<crate::verify::Finding>,
+        finding: Box<crate::damage::Finding>,
     },
     /// A short digest matches several images.
     #[error("{0:?} is the beginning of several digests")]

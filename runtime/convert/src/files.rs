@@ -11,7 +11,6 @@ mod path;
 mod rebuild;
 mod upper;
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use fsmerge::{ContentStore, LayerBuilder, LayerTree, Limits, Merge, Merged};
@@ -26,32 +25,14 @@ pub use changes::{Change, ChangeKind, changes};
 pub use copy_in::{CopyOptions, copy_in};
 pub use path::{Found, find};
 
+use upper::Upper;
+
 /// The disks that a sandbox's files are read from.
 pub struct Sources {
     lower: reader::Reader,
     lower_path: PathBuf,
     /// `None` if the sandbox has no writable disk.
     upper: Option<Upper>,
-}
-
-/// A sandbox's writable disk.
-struct Upper {
-    disk: ext4_writer::Reader<File>,
-    path: PathBuf,
-}
-
-impl Upper {
-    fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(Error::io(path))?;
-        let failed = |source| Error::Ext4 {
-            path: path.to_owned(),
-            source,
-        };
-        Ok(Self {
-            disk: ext4_writer::Reader::open(file).map_err(failed)?,
-            path: path.to_owned(),
-        })
-    }
 }
 
 impl std::fmt::Debug for Sources {

@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 pub mod commit;
+mod damage;
 pub mod disk;
 mod error;
 pub mod export;

@@ -14,6 +14,7 @@ use blockbox_store::atomic::NewFile;
 use blockbox_store::{Checksum, Reference, Shared, Store, atomic};
 use ocipull::{Digest, KeptFile, LayerReader};
 
+use crate::damage::Damage;
 use crate::error::{Error, Result};
 use crate::image::{FSMETA, Image, folder};
 use crate::layer;
@@ -22,7 +23,7 @@ use crate::native::take::{self, Staged};
 use crate::parallel;
 use crate::progress::Progress;
 use crate::short_name;
-use crate::verify::{self, Damage, Depth, Verifier};
+use crate::verify::{self, Depth, Verifier};
 
 /// How to pull.
 #[derive(Clone, Debug)]

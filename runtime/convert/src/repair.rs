@@ -5,11 +5,12 @@ use std::sync::Mutex;
 use blockbox_store::{Store, atomic};
 use ocipull::{Digest, Reference};
 
+use crate::damage::{Finding, Part};
 use crate::error::{Error, Result};
 use crate::image::{self, Image, folder};
 use crate::progress::Progress;
 use crate::pull::{self, PullOptions};
-use crate::verify::{Depth, Finding, Part, Verifier};
+use crate::verify::{Depth, Verifier};
 
 /// Opens the image with this manifest digest, after restoring the files that are missing or damaged
 /// according to `options.check`: layers are fetched again by one of the image's names, and the

@@ -1,7 +1,6 @@
 //! Checks the files of images against the checksums recorded when they were made.
 
 use std::collections::{HashMap, HashSet};
-use std::fmt;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -13,6 +12,8 @@ use ocipull::Digest;
 use crate::error::{Error, Result};
 use crate::image::{self, CONFIG, DISK, FSMETA, MANIFEST};
 
+pub use crate::damage::{Damage, Finding, Part};
+
 /// How thoroughly files are checked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Depth {
@@ -21,74 +22,6 @@ pub enum Depth {
     Lengths,
     /// Reads every byte.
     Contents,
-}
-
-/// The part of an image that a file is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Part {
-    /// The manifest.
-    Manifest,
-    /// The configuration.
-    Config,
-    /// The layer with this index, counted from the lowest.
-    Layer(usize),
-    /// The link to the layer with this index, through which the image's disk reads it.
-    Link(usize),
-    /// The merged metadata.
-    Fsmeta,
-    /// The disk's descriptor.
-    Disk,
-}
-
-/// The damage of a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Damage {
-    /// It does not exist.
-    Missing,
-    /// Its length differs from the recorded one.
-    Length {
-        /// The recorded length in bytes.
-        expected: u64,
-        /// The current length in bytes.
-        found: u64,
-    },
-    /// Its contents have changed.
-    Contents,
-    /// The link leads to another file than the layer.
-    OtherFile,
-}
-
-impl fmt::Display for Damage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Missing => f.write_str("is missing"),
-            Self::Length { expected, found } => {
-                write!(f, "has {found} bytes, not {expected}")
-            }
-            Self::Contents => f.write_str("has other contents than when it was made"),
-            Self::OtherFile => f.write_str("is not the layer that it should be"),
-        }
-    }
-}
-
-/// A damaged file of an image.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Finding {
-    /// The part of the image.
-    pub part: Part,
-    /// The file.
-    pub path: PathBuf,
-    /// The damage.
-    pub damage: Damage,
-}
-
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.path.display(), self.damage)
-    }
 }
 
 /// Checks images. A layer that several images share is read once.

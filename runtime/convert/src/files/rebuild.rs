@@ -6,8 +6,7 @@ use std::io;
 use ext4_writer::{BlockSize, Builder, DeviceNumber, Metadata, NodeId, Options, Timestamp};
 use fsmerge::{Contents, Kind, LayerTree, StoredContent, overlay};
 
-use super::Upper;
-use super::upper::UPPER;
+use super::upper::{UPPER, Upper};
 use crate::error::{Error, Result};
 
 /// Writes to `out`, an empty file, a disk like `old` with `upper` as its upperdir, and with the

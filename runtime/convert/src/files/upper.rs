@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ext4_writer::{Inode, Kind as Ext4Kind, Ranges, Reader};
 use fsmerge::{
@@ -11,11 +11,30 @@ use fsmerge::{
     overlay,
 };
 
-use super::Upper;
 use crate::error::{Error, Result};
 
 /// The upperdir's name in the root of the disk.
 pub(super) const UPPER: &[u8] = b"upper";
+
+/// A sandbox's writable disk.
+pub(super) struct Upper {
+    pub(super) disk: Reader<File>,
+    pub(super) path: PathBuf,
+}
+
+impl Upper {
+    pub(super) fn open(path: &Path) -> Result<Self> {
+        let file = File::open(path).map_err(Error::io(path))?;
+        let failed = |source| Error::Ext4 {
+            path: path.to_owned(),
+            source,
+        };
+        Ok(Self {
+            disk: Reader::open(file).map_err(failed)?,
+            path: path.to_owned(),
+        })
+    }
+}
 
 /// Reads the upperdir of a disk, and adds its files' contents to `contents`.
 pub(super) fn read<'a>(upper: &'a Upper, contents: &mut ContentStore<'a>) -> Result<LayerBuilder> {

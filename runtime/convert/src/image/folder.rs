@@ -10,9 +10,9 @@ use blockbox_store::{Artefacts, Checksum, Store, atomic};
 use ocipull::Digest;
 
 use super::{CONFIG, DISK, FSMETA, MANIFEST, layer_link, list};
+use crate::damage::{Finding, Part};
 use crate::error::{Error, Result};
 use crate::stack;
-use crate::verify::{Finding, Part};
 
 /// Makes the folder of the image `digest`, whose layers are in the store. If the folder exists,
 /// makes the parts again that `damage` names.

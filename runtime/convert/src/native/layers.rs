@@ -9,8 +9,9 @@ use fsmerge::{Content, DataId, LayerTree, Limits, Merge, ReadError, Sink};
 use ocipull::Digest;
 
 use super::names::{self, Made, numbered};
+use super::options::{Grouping, NativeOptions, Wrap};
 use super::wrap::{self, Blob};
-use super::{Grouping, NativeOptions, Wrap, regroup, take};
+use super::{regroup, take};
 use crate::error::{Error, Result};
 use crate::image::Image;
 use crate::layer::{self, BuildOptions, Contents, Output};
@@ -82,22 +83,12 @@ fn squashed(made: &[Made], staging: &Path, build: &BuildOptions) -> Result<PathB
         .map(|layer| squash::Layer::image(&layer.path, &[]))
         .collect::<Result<_>>()?;
     let path = staging.join("squashed.erofs");
-    let out = create(&path)?;
+    let out = File::create_new(&path).map_err(Error::io(&path))?;
     squash::write(&layers, &out, build.clone(), &path)?;
     for Made { path, .. } in made {
         fs::remove_file(path).map_err(Error::io(path))?;
     }
     Ok(path)
-}
-
-/// Creates the file of an image.
-pub(super) fn create(path: &Path) -> Result<File> {
-    File::options()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .open(path)
-        .map_err(Error::io(path))
 }
 
 /// Makes the layer images. The contents of several layers are read in parallel; the names are then
@@ -114,7 +105,7 @@ fn images(
         .collect();
     let files: Vec<_> = paths
         .iter()
-        .map(|path| create(path))
+        .map(|path| File::create_new(path).map_err(Error::io(path)))
         .collect::<Result<_>>()?;
     let results = parallel::each(inputs.len(), options.jobs, |number, stop| {
         let to = (paths[number].as_path(), build);

@@ -12,7 +12,7 @@ use std::path::Path;
 
 use ocipull::spec::Descriptor;
 
-use super::NativeOptions;
+use super::options::NativeOptions;
 use super::wrap::{self, Blob};
 use crate::error::Result;
 use crate::progress::Progress;

@@ -1,12 +1,11 @@
 //! Merges small layers.
 
-use std::fs;
+use std::fs::{self, File};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use fsmerge::{Limits, Merge};
 
-use super::layers::create;
 use super::names::{self, Made};
 use crate::error::{Error, Result};
 use crate::layer::{BuildOptions, Contents, Output};
@@ -68,7 +67,7 @@ pub(super) fn regroup(
         let tree = merge.complete(&tree).map_err(bad)?;
         merge.push(&tree).map_err(bad)?;
         let path = staging.join(format!("group-{:03}.erofs", group.start));
-        let out = create(&path)?;
+        let out = File::create_new(&path).map_err(Error::io(&path))?;
         let contents = Contents::<Output<'_>>::new(&out, build).map_err(|source| Error::Write {
             path: path.clone(),
             source,

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::chunks::{self, CHUNK, ChunkIndex};
-use super::{NativeOptions, Wrap};
+use super::options::{NativeOptions, Wrap};
 use crate::error::{Error, Result};
 use crate::parallel;
 
