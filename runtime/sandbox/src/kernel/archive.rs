@@ -5,9 +5,17 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, Write};
 
 use blockbox_tar::{self as tar, Limits, Reader, Source, What};
+use blockbox_vmm::kernel::LIBRARY;
 use ocipull::Image;
 
-use super::{Error, LIBRARY, MAX_FILE, MAX_LIBRARY, Result, zip};
+use super::error::{Error, Result};
+use super::zip;
+
+/// The largest file that a library is extracted from, in bytes.
+pub(super) const MAX_FILE: u64 = 1 << 30;
+
+/// The largest library, in bytes.
+const MAX_LIBRARY: u64 = 256 << 20;
 
 /// Limits for tars: the root of a system may have this many files.
 const LIMITS: Limits = Limits {

@@ -9,7 +9,10 @@ use std::fs::File;
 use blockbox_convert::path;
 use ocipull::Digest;
 
-use super::{Error, MAX_FILE, PACKAGE, Result, verify};
+use super::archive::MAX_FILE;
+use super::digest::verify;
+use super::error::{Error, Result};
+use super::wheel::PACKAGE;
 
 /// The index, unless pip's own variable names another.
 const INDEX: &str = "https://pypi.org/simple";
