@@ -11,11 +11,12 @@ use std::path::Path;
 use crate::shell;
 
 /// The sources of the libraries whose modules are layered.
-const LAYERED: [&str; 15] = [
+const LAYERED: [&str; 16] = [
     "runtime/archive/src",
     "runtime/convert/src",
     "runtime/net/src",
     "runtime/protocol/src",
+    "runtime/sandbox/src",
     "runtime/store/src",
     "runtime/vmm/src",
     "erofs-reader/src",

@@ -5,32 +5,28 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::bounds::{LEAST_MEMORY, MOST_MEMORY};
+use crate::choice;
 use crate::error::{Error, Result};
-use crate::mounts::{self, Lowered};
+use crate::mounts::Lowered;
 use crate::network::{self, Gateway};
 use crate::platform;
 use crate::root::{Held, Root};
 use crate::secrets::Value;
 use blockbox_convert::path;
-use blockbox_store::spec::{self, Machine, Spec, VmmChoice};
+use blockbox_store::spec::{self, Machine, Spec};
 use blockbox_store::{CONSOLE, INIT_DISK, Store, UPPER, atomic};
 use blockbox_vmm::guest::{
     Adoption, Boot, Exec, Folder, MAX_HOSTNAME, Mount, MountSource, Session, Ulimit,
 };
 use blockbox_vmm::hypervisor::Wait;
-use blockbox_vmm::{Choice, MemoryBacking, SharedMemory, Vm, VmConfig, Vmm, VmmError, kernel};
+use blockbox_vmm::{MemoryBacking, SharedMemory, Vm, VmConfig, Vmm, VmmError, kernel};
 
 /// How long a guest may take to boot. Under nested emulation it takes half a minute.
 const BOOT_TIME: Duration = Duration::from_secs(120);
 
 /// How long QEMU may take to read the state of a machine.
 const RESTORE_TIME: Duration = Duration::from_secs(30);
-
-/// The least memory of a guest, in bytes: what the kernel itself needs, and some spare.
-pub const LEAST_MEMORY: u64 = 64 << 20;
-
-/// The most memory of a guest, in bytes: QEMU's own CPU model has addresses of 40 bits.
-pub const MOST_MEMORY: u64 = 1 << 40;
 
 /// The most CPUs of a guest on hosts that have fewer.
 const CPUS: usize = 16;
@@ -53,7 +49,7 @@ pub fn check(store: &Store, machine: &Machine) -> Result<PathBuf> {
         let asked = machine.cpus;
         return Err(Error::Cpus { asked, most });
     }
-    Vmm::check(choice(machine.vmm))?;
+    Vmm::check(choice::named(machine.vmm))?;
     let kernel = machine.kernel.as_deref();
     Ok(kernel::locate(kernel, store.root(), &store.kernels())?)
 }
@@ -101,7 +97,7 @@ impl Plan {
         if let Some((gateway, _)) = gateway.as_ref().filter(|_| publishes) {
             gateway.started()?;
         }
-        let choice = choice_of(&spec.machine);
+        let choice = choice::of(&spec.machine);
         let vmm = Vmm::choose_telling(choice, &kernel, &store.kernels(), None, &mut on_wait)?;
         let disk = root.path();
         let mut config = if spec.diskless {
@@ -225,35 +221,6 @@ fn init_disk(folder: &Path) -> Result<PathBuf> {
         blockbox_vmm::write_init_disk(file).map_err(Error::io(&path))
     })?;
     Ok(path)
-}
-
-fn choice(choice: VmmChoice) -> Choice {
-    match choice {
-        VmmChoice::Libkrun => Choice::Libkrun,
-        VmmChoice::Qemu => Choice::Qemu,
-        _ => Choice::Auto,
-    }
-}
-
-/// Returns the monitor to choose for a machine.
-fn choice_of(machine: &Machine) -> Choice {
-    match choice(machine.vmm) {
-        // Only QEMU can keep memory in a file.
-        Choice::Auto if machine.forkable => Choice::Qemu,
-        choice => choice,
-    }
-}
-
-/// Checks that a machine can have the devices of this sandbox.
-///
-/// # Errors
-///
-/// [`VmmError::TooManyDevices`].
-pub(crate) fn check_devices(spec: &Spec) -> Result<()> {
-    // The image, and the writable disk or init's.
-    let disks = 2 + usize::from(spec.network.is_connected());
-    let devices = disks + mounts::device_count(&spec.mounts);
-    Ok(choice_of(&spec.machine).check_devices(devices)?)
 }
 
 /// Checks that a guest can use this host name unchanged.

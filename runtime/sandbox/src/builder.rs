@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use blockbox_convert::image::Image;
 use blockbox_convert::patch::Patch;
 use blockbox_net::Publish;
 use blockbox_store::spec::{
-    ImageSource, Machine, Mount, Network, RestartPolicy, Secret, Spec, Ulimit, VmmChoice,
+    ImageSource, Machine, Mount, Network, RestartPolicy, RootDisk, Secret, Spec, Ulimit, VmmChoice,
 };
 use blockbox_store::{Lock, Store};
 
@@ -48,8 +49,21 @@ pub struct Builder<'a> {
     from_pool: bool,
 }
 
+impl Sandbox {
+    /// Returns a builder of a sandbox over `image`, which the user calls `name`.
+    pub fn builder<'a>(store: &'a Store, name: &str, image: &Image) -> Builder<'a> {
+        Builder::new(store, name, Root::Image(Box::new(image.clone())))
+    }
+
+    /// Returns a builder of a sandbox whose root is a disk of the host. A disk has no
+    /// configuration: the command is a shell, unless another is set.
+    pub fn on_disk(store: &Store, disk: RootDisk) -> Builder<'_> {
+        Builder::new(store, "", Root::Disk(disk))
+    }
+}
+
 impl<'a> Builder<'a> {
-    pub(crate) fn new(store: &'a Store, name: &str, root: Root) -> Self {
+    fn new(store: &'a Store, name: &str, root: Root) -> Self {
         Self {
             store,
             root,

@@ -4,8 +4,6 @@ use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
-use std::thread::sleep;
-use std::time::{Duration, Instant};
 
 use blockbox_convert::patch::{self, Patch};
 use blockbox_convert::{self as convert, image::Image};
@@ -16,11 +14,9 @@ use blockbox_vmm::guest::{INIT, INIT_PATH, PRIVATE_DIR, UPPER_DIR, WORK_DIR};
 use erofs_reader::Buffered;
 
 use crate::error::{Error, Result};
+use crate::name::{check_name, claim};
 use crate::root::{self, Root};
 use crate::{events, mounts, platform, secrets};
-
-/// How long another process may hold a name before it counts as taken.
-const CLAIM: Duration = Duration::from_secs(2);
 
 /// Makes the sandbox that `spec` describes, with its image changed by `patches`; a missing name or
 /// id is chosen at random. The caller holds the returned lock. With `discard`, the sandbox is
@@ -101,38 +97,6 @@ pub(crate) fn create_with(
     Ok((spec, lock))
 }
 
-/// Checks that a new sandbox can be called `name`: the name is valid and free.
-///
-/// # Errors
-///
-/// [`Error::SandboxName`], [`Error::SandboxExists`].
-pub fn check_new_name(store: &Store, name: &str) -> Result<()> {
-    check_name(name)?;
-    match state::reconcile(store, name)? {
-        Some(_) => Err(Error::SandboxExists(name.to_owned())),
-        None => Ok(()),
-    }
-}
-
-/// Locks a name that no sandbox has.
-pub(crate) fn claim(store: &Store, name: &str) -> Result<Lock> {
-    check_name(name)?;
-    let folder = store.sandbox(name);
-    let started = Instant::now();
-    loop {
-        let lock = store.lock_sandbox(name)?;
-        if folder.exists() {
-            return Err(Error::SandboxExists(name.to_owned()));
-        }
-        match lock {
-            Some(lock) => return Ok(lock),
-            // Another process makes a sandbox of this name, or only looks for remains of a crash.
-            None if started.elapsed() < CLAIM => sleep(Duration::from_millis(5)),
-            None => return Err(Error::SandboxExists(name.to_owned())),
-        }
-    }
-}
-
 fn platform_of(image: &Image) -> String {
     let config = image.config();
     let mut platform = format!("{}/{}", config.os(), config.architecture());
@@ -203,19 +167,6 @@ fn root_metadata(image: &Image) -> convert::Result<ext4_writer::Metadata> {
         .xattrs(fsmeta.xattrs(&root).map_err(failed)?))
 }
 
-pub(crate) fn check_name(name: &str) -> Result<()> {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
-    // Names with a leading dot are reserved for the store; a name is also the guest's host name.
-    if name.is_empty() || name.len() > 63 || name.starts_with('.') || !name.chars().all(allowed) {
-        return Err(Error::SandboxName(name.to_owned()));
-    }
-    Ok(())
-}
-
-pub(crate) fn check_volume_name(name: &str) -> Result<()> {
-    check_name(name).map_err(|_| Error::VolumeName(name.to_owned()))
-}
-
 /// Returns 64 random hexadecimal digits, like the ids of docker's containers.
 pub(crate) fn random_id() -> Result<String> {
     let bytes: [u8; 32] = random()?;
@@ -229,22 +180,4 @@ fn random<const N: usize>() -> Result<[u8; N]> {
         .and_then(|mut file| file.read_exact(&mut bytes))
         .map_err(Error::io(path))?;
     Ok(bytes)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_is_a_single_path_component() {
-        for name in ["a", "web-1", "a.b_c", &random_id().unwrap()[..12]] {
-            assert!(check_name(name).is_ok(), "{name}");
-        }
-        for name in ["", ".", "..", ".tmp-x", "a/b", "ä", "a b", &"x".repeat(64)] {
-            assert!(
-                matches!(check_name(name), Err(Error::SandboxName(_))),
-                "{name}"
-            );
-        }
-    }
 }

@@ -245,10 +245,10 @@ pub enum Error {
     #[error("{0:?} cannot be a host name: use 1 to {max} letters, digits, `-`, `.` and `_`", max = blockbox_vmm::guest::MAX_HOSTNAME)]
     Hostname(String),
     /// The memory is too small for any guest kernel.
-    #[error("{0} bytes of memory are too few for a guest: give it {least} MiB at least", least = crate::boot::LEAST_MEMORY >> 20)]
+    #[error("{0} bytes of memory are too few for a guest: give it {least} MiB at least", least = crate::bounds::LEAST_MEMORY >> 20)]
     Memory(u64),
     /// The memory is larger than a machine can have.
-    #[error("{0} bytes of memory are too many for a guest: give it {most} GiB at most", most = crate::boot::MOST_MEMORY >> 30)]
+    #[error("{0} bytes of memory are too many for a guest: give it {most} GiB at most", most = crate::bounds::MOST_MEMORY >> 30)]
     TooMuchMemory(u64),
     /// The CPUs are more than a machine on this host can have.
     #[error("a guest has at most {most} CPUs on this host, not {asked}")]

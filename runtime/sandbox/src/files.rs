@@ -19,8 +19,7 @@ use blockbox_vmm::guest::{ExitStatus, FileTask};
 use crate::error::{Error, Result};
 use crate::root::image;
 use crate::sandbox::Sandbox;
-use crate::upper::Consistency;
-use hold::Hold;
+use hold::{Consistency, Hold};
 
 impl Sandbox {
     /// Lists what changed in the sandbox since its image. The disk of a running sandbox is frozen

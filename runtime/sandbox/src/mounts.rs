@@ -12,7 +12,9 @@ use blockbox_store::{Lock, Store, atomic, remove as remove_tree};
 use blockbox_vmm::guest::{Mount as GuestMount, MountSource as GuestSource};
 use blockbox_vmm::{Disk, Share, VmConfig};
 
+use crate::choice;
 use crate::error::{Error, Result};
+use crate::name::check_volume_name;
 use crate::volume::{DATA, Volume};
 
 /// The folder in a sandbox's folder that holds links to shared files of the host.
@@ -38,7 +40,7 @@ pub(crate) fn prepare(store: &Store, spec: &mut Spec) -> Result<()> {
             }
             MountSource::Volume { name, subpath, .. } => {
                 check_subpath(&mount.target, subpath)?;
-                crate::create::check_volume_name(name)?;
+                check_volume_name(name)?;
             }
             _ => {}
         }
@@ -46,7 +48,7 @@ pub(crate) fn prepare(store: &Store, spec: &mut Spec) -> Result<()> {
             check_subpath(&mount.target, subpath)?;
         }
     }
-    crate::boot::check_devices(spec)?;
+    check_devices(spec)?;
     // Done last, so that an error elsewhere leaves no new volume.
     for mount in &spec.mounts {
         if let MountSource::Volume { name, .. } = &mount.source {
@@ -56,8 +58,20 @@ pub(crate) fn prepare(store: &Store, spec: &mut Spec) -> Result<()> {
     Ok(())
 }
 
+/// Checks that a machine can have the devices of this sandbox.
+///
+/// # Errors
+///
+/// [`VmmError::TooManyDevices`](blockbox_vmm::VmmError::TooManyDevices).
+fn check_devices(spec: &Spec) -> Result<()> {
+    // The image, and the writable disk or init's.
+    let disks = 2 + usize::from(spec.network.is_connected());
+    let devices = disks + device_count(&spec.mounts);
+    Ok(choice::of(&spec.machine).check_devices(devices)?)
+}
+
 /// Returns how many devices [`Lowered::new`] makes of these mounts.
-pub(crate) fn device_count(mounts: &[Mount]) -> usize {
+fn device_count(mounts: &[Mount]) -> usize {
     let devices: HashSet<_> = mounts
         .iter()
         .filter_map(|mount| match &mount.source {

@@ -2,29 +2,25 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use blockbox_convert::image::Image;
-use blockbox_store::spec::{ImageSource, RootDisk, Signal, Spec};
+use blockbox_store::spec::{ImageSource, Signal, Spec};
 use blockbox_store::state::{self, Info, State, Status};
 use blockbox_store::{Listing, Lock, Store, remove as remove_tree};
 use blockbox_vmm::guest::{Connection, GuestError};
 
-use crate::builder::Builder;
 use crate::child::Child;
-use crate::create::{check_name, claim};
 use crate::error::{Error, Result};
 use crate::exec::ExecOptions;
-use crate::launched::Boot;
 use crate::monitor::message::{self, Answer, Ask, Attach};
 use crate::monitor::{Ended, socket};
+use crate::name::{check_name, claim};
 use crate::question::{FOR_EVER, ask, encode, unexpected};
-use crate::root::Root;
-use crate::secrets::Value;
 use crate::stats::{ProcessInfo, Stats};
-use crate::{events, log, secrets};
+use crate::{events, log};
 
 /// How long to wait for a monitor that is starting or ending.
 const TRANSITION: Duration = Duration::from_secs(10);
@@ -50,43 +46,9 @@ pub struct Sandbox {
     name: String,
 }
 
-/// Options of starting an existing sandbox.
-#[derive(Clone, Debug, Default)]
-#[non_exhaustive]
-pub struct StartOptions {
-    /// The specification for this run, if it differs from the sandbox's own.
-    pub spec: Option<Spec>,
-    secrets: Vec<Value>,
-}
-
-impl StartOptions {
-    /// Sets the value of a secret, instead of reading the source in the specification.
-    pub fn secret(mut self, name: &str, value: impl Into<Vec<u8>>) -> Self {
-        self.secrets.push(Value::new(name, value.into()));
-        self
-    }
-
-    /// Sets another specification for this run: another command, another machine.
-    pub fn spec(mut self, spec: Spec) -> Self {
-        self.spec = Some(spec);
-        self
-    }
-}
-
 impl Sandbox {
     pub(crate) fn new(store: Store, name: String) -> Self {
         Self { store, name }
-    }
-
-    /// Returns a builder of a sandbox over `image`, which the user calls `name`.
-    pub fn builder<'a>(store: &'a Store, name: &str, image: &Image) -> Builder<'a> {
-        Builder::new(store, name, Root::Image(Box::new(image.clone())))
-    }
-
-    /// Returns a builder of a sandbox whose root is a disk of the host. A disk has no
-    /// configuration: the command is a shell, unless another is set.
-    pub fn on_disk(store: &Store, disk: RootDisk) -> Builder<'_> {
-        Builder::new(store, "", Root::Disk(disk))
     }
 
     /// Opens the sandbox with this name, or with an id that begins with `name` and is the only such
@@ -151,6 +113,11 @@ impl Sandbox {
         state::reconcile(&self.store, &self.name)?.ok_or_else(missing)
     }
 
+    /// Returns the path of the writable disk.
+    pub(crate) fn upper(&self) -> PathBuf {
+        self.store.sandbox(&self.name).join(blockbox_store::UPPER)
+    }
+
     /// Returns the bytes that the sandbox's writable disk takes on the host; 0 if it has no such
     /// disk.
     ///
@@ -172,37 +139,6 @@ impl Sandbox {
             found => found.map_err(Error::io(&path))?,
         };
         Ok(meta.blocks() * 512)
-    }
-
-    /// Starts the sandbox and returns when its main command runs, which then runs independently of
-    /// this process.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::SandboxRunning`]; the error that keeps the machine from booting or the command from
-    /// starting.
-    pub fn start(&self) -> Result<()> {
-        let booted = self.boot(StartOptions::default())?.wait(&mut |_| ())?;
-        booted.start().map(drop)
-    }
-
-    /// Starts to boot the sandbox.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::SandboxRunning`]; an error that is known to keep the machine from booting.
-    pub fn boot(&self, options: StartOptions) -> Result<Boot> {
-        if self.info()?.state.status == Status::Stopping {
-            // If the sandbox is about to be down, wait for that instead of failing.
-            self.wait()?;
-        }
-        let (lock, info) = self.take()?;
-        let spec = options.spec.as_ref().unwrap_or(&info.spec);
-        // Here, and not only in the monitor, for an error of its own kind.
-        Root::of(&self.store, spec)?.check(&spec.image.asked)?;
-        crate::boot::check(&self.store, &spec.machine)?;
-        let secrets = secrets::read(&spec.secrets, &options.secrets)?;
-        Boot::launch(self, lock, options.spec, secrets, None)
     }
 
     /// Returns whether the guest accepts requests.

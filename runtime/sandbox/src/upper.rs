@@ -2,27 +2,14 @@
 
 use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use blockbox_store::{Meter, UPPER, sparse};
+use blockbox_store::{Meter, sparse};
 
 use crate::error::{Error, Result};
-use crate::files::hold::Hold;
+use crate::files::hold::{Consistency, Hold};
 use crate::sandbox::Sandbox;
-
-/// The consistency of a copy of a running sandbox's writable disk.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Consistency {
-    /// Everything that was written: the guest's file system is frozen for the copy, which is
-    /// therefore clean.
-    #[default]
-    Frozen,
-    /// As after a power cut: unsynced data may be missing, and the file system's journal is
-    /// replayed at the next mount.
-    Crash,
-}
 
 impl Sandbox {
     /// Copies the writable disk to the new file `to`, which is then an ext4 file system. If the
@@ -50,11 +37,6 @@ impl Sandbox {
         let held = hold.release()?;
         copy.sync_all().map_err(Error::io(to))?;
         Ok(held)
-    }
-
-    /// Returns the path of the writable disk.
-    pub(crate) fn upper(&self) -> PathBuf {
-        self.store().sandbox(self.name()).join(UPPER)
     }
 }
 

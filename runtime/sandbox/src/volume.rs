@@ -16,8 +16,8 @@ use blockbox_store::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::create::check_volume_name;
 use crate::error::{Error, ImageUser, Result};
+use crate::name::check_volume_name;
 
 /// The default size of a volume, in bytes. It takes space on the host only as it is written.
 pub const SIZE: u64 = 16 << 30;

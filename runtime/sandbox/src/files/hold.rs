@@ -11,7 +11,19 @@ use crate::error::{Error, Result};
 use crate::monitor::message::{Answer, Ask};
 use crate::question::{FOR_EVER, ask, done, unexpected};
 use crate::sandbox::Sandbox;
-use crate::upper::Consistency;
+
+/// The consistency of a copy of a running sandbox's writable disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Consistency {
+    /// Everything that was written: the guest's file system is frozen for the copy, which is
+    /// therefore clean.
+    #[default]
+    Frozen,
+    /// As after a power cut: unsynced data may be missing, and the file system's journal is
+    /// replayed at the next mount.
+    Crash,
+}
 
 /// A sandbox whose disk does not change.
 pub(crate) struct Hold {

@@ -1,18 +1,15 @@
-//! A client of a monitor: one connection, served by two threads.
+//! A client of a monitor: the messages to it, and the streams that it is attached to.
 
 use std::collections::HashMap;
-use std::io::{self, Read, Write};
+use std::io::Write;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use blockbox_protocol::{Decoder, Envelope, Reply, Request};
+use blockbox_protocol::{Envelope, Reply};
 
-use blockbox_store::spec::Signal;
-
-use super::hub::{Attachment, Hub, Options};
-use super::message::{Ask, Failure, FailureKind, Outcome};
-use super::shared::{Monitor, Work};
+use super::hub::{Attachment, Hub, Recipient};
+use super::message::Outcome;
 
 /// The most commands of one client at a time.
 const STREAMS: usize = 256;
@@ -43,43 +40,15 @@ struct Out {
 }
 
 impl Client {
-    /// Serves a connection in two threads.
-    pub(super) fn serve(
-        monitor: &Arc<Monitor>,
-        socket: UnixStream,
-        launcher: bool,
-    ) -> io::Result<()> {
-        let (reader, writer) = (socket.try_clone()?, socket.try_clone()?);
-        let client = Arc::new(Client {
+    /// Returns the client at the other end of a connection.
+    pub(super) fn new(socket: UnixStream, launcher: bool) -> Arc<Self> {
+        Arc::new(Client {
             socket,
             out: Mutex::default(),
             changed: Condvar::new(),
             streams: Mutex::default(),
             launcher,
-        });
-        monitor.client_came(&client);
-        let writing = Arc::clone(&client);
-        super::thread("client-out", move || writing.write_to(writer));
-        let reading = client;
-        let monitor = Arc::clone(monitor);
-        super::thread("client-in", move || {
-            // A client that violates the protocol is treated as disconnected.
-            let _ = reading.read_from(reader, &monitor);
-            reading.leave();
-            monitor.client_left(&reading);
-        });
-        Ok(())
-    }
-
-    /// Queues a message.
-    pub(super) fn reply(&self, reply: &Reply) {
-        self.queue(|out| reply.encode(out));
-    }
-
-    /// Queues the last message of a command.
-    pub(super) fn finish(&self, id: u32, reply: &Reply) {
-        self.reply(reply);
-        self.streams().remove(&id);
+        })
     }
 
     /// Queues an answer to a question.
@@ -117,7 +86,8 @@ impl Client {
         }
     }
 
-    fn write_to(&self, mut socket: UnixStream) {
+    /// Sends what is queued until the end of the connection.
+    pub(super) fn write_to(&self, mut socket: UnixStream) {
         loop {
             let mut out = self.out();
             while out.bytes.is_empty() && !out.closing && !out.gone {
@@ -140,108 +110,6 @@ impl Client {
         self.changed.notify_all();
     }
 
-    fn read_from(
-        self: &Arc<Self>,
-        mut socket: UnixStream,
-        monitor: &Arc<Monitor>,
-    ) -> Result<(), ()> {
-        let mut decoder = Decoder::default();
-        let mut chunk = vec![0; 64 * 1024];
-        loop {
-            let count = match socket.read(&mut chunk) {
-                Ok(0) => return Ok(()),
-                Ok(count) => count,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                Err(_) => return Err(()),
-            };
-            decoder.push(chunk.get(..count).unwrap_or_default());
-            while let Some(frame) = decoder.next_frame().map_err(drop)? {
-                match Envelope::decode(frame) {
-                    Some(Envelope::Ask { id, payload }) => {
-                        self.wait_for_room();
-                        match serde_json::from_slice::<Ask>(&payload) {
-                            Ok(ask) => monitor.asked(self, id, ask),
-                            Err(e) => {
-                                let text = format!(
-                                    "the sandbox's monitor does not know this question: {e}"
-                                );
-                                self.answer(id, &Err(Failure::new(FailureKind::Unknown, text)));
-                            }
-                        }
-                    }
-                    Some(_) => return Err(()),
-                    None => self.requested(Request::decode(frame).map_err(drop)?, monitor)?,
-                }
-            }
-        }
-    }
-
-    fn requested(self: &Arc<Self>, request: Request, monitor: &Arc<Monitor>) -> Result<(), ()> {
-        let id = match &request {
-            Request::Exec { id, spec } => {
-                let options = Options {
-                    tty: spec.tty.is_some(),
-                    owned: true,
-                    transient: false,
-                };
-                let input = spec.stdin || spec.tty.is_some();
-                self.begin(monitor, *id, options, input, Work::Command(spec.clone()));
-                return Ok(());
-            }
-            Request::Files { id, task } => {
-                let options = Options {
-                    tty: false,
-                    owned: true,
-                    transient: true,
-                };
-                self.begin(
-                    monitor,
-                    *id,
-                    options,
-                    task.has_input(),
-                    Work::Files(task.clone()),
-                );
-                return Ok(());
-            }
-            Request::Stdin { id, .. }
-            | Request::StdinEof { id }
-            | Request::Credit { id, .. }
-            | Request::CloseOutput { id, .. }
-            | Request::Resize { id, .. }
-            | Request::Signal { id, .. } => *id,
-            // Only the monitor controls the guest as a whole.
-            _ => return Err(()),
-        };
-        // The command may have ended meanwhile, which is not an error of the client.
-        let attachment = self.streams().get(&id).cloned();
-        if let (Some(attachment), Request::Signal { signal, .. }) = (&attachment, &request)
-            && *signal == Signal::KILL.number()
-        {
-            monitor.killed(attachment);
-        }
-        attachment.map_or(Ok(()), |attachment| attachment.request(request))
-    }
-
-    /// Starts work in the guest for this client.
-    fn begin(
-        self: &Arc<Self>,
-        monitor: &Arc<Monitor>,
-        id: u32,
-        options: Options,
-        input: bool,
-        work: Work,
-    ) {
-        let (hub, feed) = Hub::new(options);
-        match self.attach(&hub, id, input) {
-            Some(refusal) => self.reply(&Reply::SpawnFailed {
-                id,
-                code: 126,
-                message: refusal.to_owned(),
-            }),
-            None => monitor.exec(hub, feed, work, self.launcher),
-        }
-    }
-
     /// Attaches this client to the streams of a command under `id`, or returns why it cannot.
     pub(super) fn attach(
         self: &Arc<Self>,
@@ -257,14 +125,19 @@ impl Client {
             return Some("the command's id is in use");
         }
         // If the command ends at once, it removes the stream again when the lock is free.
-        if let Some(attachment) = hub.attach(self, id, input) {
+        if let Some(attachment) = hub.attach(Arc::clone(self) as Arc<dyn Recipient>, id, input) {
             streams.insert(id, attachment);
         }
         None
     }
 
+    /// Returns the attachment to the streams of the command under `id`.
+    pub(super) fn stream(&self, id: u32) -> Option<Arc<Attachment>> {
+        self.streams().get(&id).cloned()
+    }
+
     /// Waits until most of what was queued for the client has been sent.
-    fn wait_for_room(&self) {
+    pub(super) fn wait_for_room(&self) {
         let mut out = self.out();
         while out.bytes.len() > BACKLOG && !out.gone && !out.closing {
             out = self.wait(out);
@@ -272,7 +145,7 @@ impl Client {
     }
 
     /// Cleans up after the connection has ended.
-    fn leave(&self) {
+    pub(super) fn leave(&self) {
         {
             let mut out = self.out();
             out.gone = true;
@@ -297,5 +170,16 @@ impl Client {
 
     fn streams(&self) -> MutexGuard<'_, HashMap<u32, Arc<Attachment>>> {
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Recipient for Client {
+    fn reply(&self, reply: &Reply) {
+        self.queue(|out| reply.encode(out));
+    }
+
+    fn finish(&self, id: u32, reply: &Reply) {
+        self.reply(reply);
+        self.streams().remove(&id);
     }
 }

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant, SystemTime};
 use blockbox_vmm::guest::Session;
 use blockbox_vmm::with_causes;
 
+use crate::background;
+
 /// How often the guest's clock is set, at least.
 const SET_CLOCK: Duration = Duration::from_secs(60);
 
@@ -33,7 +35,7 @@ impl Clock {
             return;
         }
         let session = Arc::clone(session);
-        super::thread("clock", move || {
+        background::thread("clock", move || {
             if let Err(error) = session.set_clock() {
                 tracing::debug!("the guest's clock cannot be set: {}", with_causes(&error));
             }

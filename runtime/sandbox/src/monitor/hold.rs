@@ -11,6 +11,7 @@ use blockbox_vmm::Vm;
 use blockbox_vmm::guest::Session;
 
 use super::client::Client;
+use crate::background;
 use crate::error::{Error, Result};
 
 /// How long the guest stays frozen after the monitor's last renewal.
@@ -96,7 +97,7 @@ impl Holds {
         // From here on the thread owns the slot.
         std::mem::forget(slot);
         let holds = Arc::clone(self);
-        super::thread("hold", move || holds.keep(&means));
+        background::thread("hold", move || holds.keep(&means));
         Ok(())
     }
 

@@ -5,17 +5,27 @@
 //! continues, and its output is read and discarded. So a hub holds at most one window of output for
 //! itself and one for each client.
 
+use std::fmt::Debug;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use blockbox_protocol::{Reply, Request, Stream, WINDOW, WindowSize};
 
-use super::client::Client;
+use crate::background;
 use crate::log;
 use blockbox_store::spec::Signal;
 use blockbox_vmm::guest::{
     Event, Exec, ExecControl, ExitStatus, GuestError, RunningCommand, Stdin,
 };
+
+/// A client as a command sees it.
+pub(super) trait Recipient: Debug + Send + Sync {
+    /// Queues a message.
+    fn reply(&self, reply: &Reply);
+
+    /// Queues the last message of a command.
+    fn finish(&self, id: u32, reply: &Reply);
+}
 
 /// A command that clients are attached to.
 #[derive(Debug)]
@@ -68,13 +78,13 @@ impl Hub {
     /// ended, which the client is told.
     pub(super) fn attach(
         self: &Arc<Self>,
-        client: &Arc<Client>,
+        client: Arc<dyn Recipient>,
         id: u32,
         input: bool,
     ) -> Option<Arc<Attachment>> {
         let attachment = Arc::new(Attachment {
             hub: Arc::clone(self),
-            client: Arc::clone(client),
+            client: Arc::clone(&client),
             id,
             input,
             flow: Mutex::default(),
@@ -115,7 +125,7 @@ impl Hub {
         self.begin(&exec);
         if let Some(stdin) = exec.take_stdin() {
             let hub = Arc::clone(self);
-            super::thread("input", move || hub.feed(stdin, &feed));
+            background::thread("input", move || hub.feed(stdin, &feed));
         }
         let result = loop {
             match exec.next_event() {
@@ -225,7 +235,7 @@ impl Hub {
 #[derive(Debug)]
 pub(super) struct Attachment {
     hub: Arc<Hub>,
-    client: Arc<Client>,
+    client: Arc<dyn Recipient>,
     id: u32,
     /// Whether the client may send input.
     input: bool,
@@ -400,7 +410,7 @@ impl Log {
         if let Err(error) = &result
             && !self.failed
         {
-            super::complain(format_args!("the sandbox's log cannot be written: {error}"));
+            background::complain(format_args!("the sandbox's log cannot be written: {error}"));
         }
         self.failed = result.is_err();
     }

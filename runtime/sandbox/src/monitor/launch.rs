@@ -6,10 +6,12 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::thread;
 
-use super::SUBCOMMAND;
 use crate::error::{Error, Result};
 use blockbox_store::{Lock, Store};
 use blockbox_vmm::guest::Connection;
+
+/// The hidden subcommand.
+pub(super) const SUBCOMMAND: &str = "__monitor";
 
 /// The file with the monitor's own messages, in the folder of its sandbox: empty unless something
 /// is badly wrong.

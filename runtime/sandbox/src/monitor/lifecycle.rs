@@ -22,7 +22,8 @@ use super::client::Client;
 use super::message::{Answer, Ended, Failure, FailureKind, Resume};
 use super::save::Savable;
 use super::shared::{Monitor, Stop};
-use super::socket;
+use super::{connection, socket};
+use crate::background;
 use crate::boot::Plan;
 use crate::error::{Error, Result};
 use crate::network::Gateway;
@@ -92,11 +93,11 @@ pub(super) fn run(store: Store, lock: Lock, info: Info, launcher: UnixStream) ->
     life.save()?;
 
     watch_signals(&monitor);
-    Client::serve(&monitor, launcher, true).map_err(Error::io(&path))?;
+    connection::serve(&monitor, launcher, true).map_err(Error::io(&path))?;
     let accepting = Arc::clone(&monitor);
-    super::thread("accept", move || {
+    background::thread("accept", move || {
         while let Ok((socket, _)) = listener.accept() {
-            accepting.accept(socket);
+            connection::accept(&accepting, socket);
         }
     });
 
@@ -124,7 +125,7 @@ fn watch_signals(monitor: &Arc<Monitor>) {
     let signals = signal_hook::iterator::Signals::new([SIGHUP, SIGINT, SIGTERM]);
     let Ok(mut signals) = signals else { return };
     let monitor = Arc::clone(monitor);
-    super::thread("signals", move || {
+    background::thread("signals", move || {
         for signal in &mut signals {
             // The monitor has no terminal to hang up.
             if signal != SIGHUP {
@@ -191,7 +192,7 @@ impl Life {
             self.state.finished_ns = Some(now_ns());
             self.state.restarts += 1;
             if let Err(error) = self.save() {
-                super::complain(with_causes(&error));
+                background::complain(with_causes(&error));
             }
             self.monitor.report(&ended);
             if end.ran.is_some_and(|ran| ran >= STABLE) {
@@ -281,7 +282,7 @@ impl Life {
         }
         self.state.status = Status::Stopping;
         if let Err(error) = self.save() {
-            super::complain(with_causes(&error));
+            background::complain(with_causes(&error));
         }
         let off = switch_off(&session, &vm);
         let (switched_off, full) = {
@@ -456,7 +457,7 @@ impl Life {
         let started = gateway.started()?;
         self.state.ports = started.bound.ports.clone();
         self.state.gateway_confinement = Some(started.confinement.clone());
-        super::thread("gateway", move || {
+        background::thread("gateway", move || {
             gateway.follow();
             monitor.gateway_ended(&gateway);
         });
@@ -468,9 +469,9 @@ impl Life {
     pub(super) fn note_lost_gateway(&mut self) {
         self.state.ports.clear();
         self.state.error = Some("the gateway of the sandbox's network ended".to_owned());
-        super::complain("the gateway of the sandbox's network ended");
+        background::complain("the gateway of the sandbox's network ended");
         if let Err(error) = self.save() {
-            super::complain(with_causes(&error));
+            background::complain(with_causes(&error));
         }
         events::note(&self.store, &self.spec, "network-lost", &[]);
     }
@@ -515,7 +516,7 @@ impl Life {
 fn switch_off(session: &Arc<Session>, vm: &Arc<Vm>) -> Result<()> {
     let (done, result) = mpsc::channel();
     let (session, running) = (Arc::clone(session), Arc::clone(vm));
-    super::thread("off", move || {
+    background::thread("off", move || {
         let _ = done.send(session.shutdown(&running, GRACE));
     });
     let result = result.recv_timeout(GRACE + OFF_TIME);

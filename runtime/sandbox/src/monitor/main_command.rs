@@ -15,6 +15,7 @@ use super::lifecycle::{Life, RunEnd};
 use super::message::{Answer, Failure, FailureKind};
 use super::on_fork;
 use super::shared::{Start, Stop, send};
+use crate::background;
 use crate::error::{Error, Result};
 use crate::{events, log, process, sandbox};
 
@@ -118,7 +119,7 @@ impl Life {
         events::note(&self.store, &self.spec, "start", &[]);
         let monitor = Arc::clone(&self.monitor);
         let running = Arc::clone(&hub);
-        super::thread("main", move || {
+        background::thread("main", move || {
             let result = running.run(exec, feed, log);
             let mut inner = monitor.lock();
             inner.main_over = Some(result);
@@ -265,9 +266,9 @@ impl Life {
         if self.log.is_none() {
             match log::Writer::open(&self.folder) {
                 Ok(writer) => self.log = Some(Arc::new(Mutex::new(writer))),
-                Err(error) => {
-                    super::complain(format_args!("the sandbox's log cannot be opened: {error}"))
-                }
+                Err(error) => background::complain(format_args!(
+                    "the sandbox's log cannot be opened: {error}"
+                )),
             }
         }
         self.log.clone().map(Log::new)

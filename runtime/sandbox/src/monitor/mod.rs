@@ -17,7 +17,9 @@
 
 mod client;
 mod clock;
+mod connection;
 mod disk_full;
+mod disk_watch;
 mod hold;
 mod hub;
 pub(crate) mod launch;
@@ -30,14 +32,12 @@ mod shared;
 pub(crate) mod socket;
 
 use std::ffi::OsString;
-use std::fmt::Display;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::thread;
 use std::time::Duration;
 
 pub use message::Ended;
@@ -47,25 +47,20 @@ use blockbox_vmm::with_causes;
 
 use message::{Failure, Outcome};
 
+use crate::background::complain;
 use crate::error::{Error, Result};
 use blockbox_store::state;
 use blockbox_store::{Lock, Store};
 
-/// The hidden subcommand.
-const SUBCOMMAND: &str = "__monitor";
-
 /// How long the client of a monitor that cannot run may take to ask.
 const REFUSAL: Duration = Duration::from_secs(5);
-
-/// The stack size of a thread, in bytes: a monitor has many threads, and none needs a large stack.
-const STACK: usize = 256 << 10;
 
 /// If this process was started as a sandbox's monitor, runs it as that; otherwise returns `None` at
 /// once. Call it first in `main`, as
 /// [`vmm::helper::run_if_asked`](blockbox_vmm::helper::run_if_asked).
 pub(crate) fn run_if_asked() -> Option<ExitCode> {
     let mut args = std::env::args_os().skip(1);
-    if args.next()? != SUBCOMMAND {
+    if args.next()? != launch::SUBCOMMAND {
         return None;
     }
     Some(match run(args.next(), args.next()) {
@@ -130,22 +125,4 @@ fn inherited() -> std::io::Result<(File, UnixStream)> {
     rustix::stdio::dup2_stdin(&null)?;
     rustix::stdio::dup2_stdout(&null)?;
     Ok((File::from(lock), UnixStream::from(launcher)))
-}
-
-/// Appends a line to the monitor's own log. Errors are ignored, as on a full disk.
-pub(crate) fn complain(text: impl Display) {
-    let _ = writeln!(std::io::stderr(), "blockbox: {text}");
-}
-
-/// Starts a thread. If that fails, the host has no memory or processes left, and the sandbox could
-/// not continue.
-fn thread(name: &str, run: impl FnOnce() + Send + 'static) {
-    let started = thread::Builder::new()
-        .name(name.to_owned())
-        .stack_size(STACK)
-        .spawn(run);
-    if let Err(error) = started {
-        complain(format_args!("cannot start a thread: {error}"));
-        std::process::exit(1);
-    }
 }

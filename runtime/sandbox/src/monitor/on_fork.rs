@@ -8,6 +8,8 @@ use blockbox_protocol::ExecSpec;
 use blockbox_store::spec::Process;
 use blockbox_vmm::guest::{GuestError, Session};
 
+use crate::background;
+
 /// The hook: an executable in the image.
 const HOOK: &str = "/etc/blockbox/on-fork";
 
@@ -26,7 +28,7 @@ pub(super) fn run(session: &Arc<Session>, main: &Process) {
     };
     let control = exec.control();
     let (done, ended) = mpsc::channel();
-    super::thread("on-fork", move || {
+    background::thread("on-fork", move || {
         // The receiver is gone after a timeout.
         let _ = done.send(exec.wait());
     });

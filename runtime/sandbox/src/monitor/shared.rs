@@ -3,7 +3,6 @@
 //!
 //! Clients' threads record their requests here and wake the first thread, which alone acts on them.
 
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,16 +16,13 @@ use blockbox_vmm::{Vm, with_causes};
 use super::client::Client;
 use super::disk_full::DiskFull;
 use super::hold::{Holds, Means};
-use super::hub::{Feed, Hub};
+use super::hub::{Feed, Hub, Recipient};
 use super::message::{self, Answer, Ask, Attach, Ended, Failure, FailureKind, Resume};
 use super::save::Savable;
-use super::socket;
+use crate::background;
 use crate::error::{Error, Result};
 use crate::network::Gateway;
 use crate::secrets::Value;
-
-/// The most clients at a time.
-const CLIENTS: usize = 256;
 
 /// The most commands at a time besides the main one.
 const COMMANDS: usize = 512;
@@ -116,15 +112,6 @@ pub(super) enum Work {
 }
 
 impl Monitor {
-    pub(super) fn accept(self: &Arc<Self>, socket: UnixStream) {
-        if !socket::is_allowed(&socket) || self.lock().clients.len() >= CLIENTS {
-            return;
-        }
-        if let Err(error) = Client::serve(self, socket, false) {
-            super::complain(format_args!("a client cannot be served: {error}"));
-        }
-    }
-
     /// Registers a new client.
     pub(super) fn client_came(&self, client: &Arc<Client>) {
         self.lock().clients.push(Arc::clone(client));
@@ -314,7 +301,7 @@ impl Monitor {
             return client.answer(id, &Err(failure));
         };
         let (monitor, client) = (Arc::clone(self), Arc::clone(client));
-        super::thread("look", move || {
+        background::thread("look", move || {
             let outcome = ask(&session).map_err(|error| Failure::other(&error));
             client.answer(id, &outcome);
             monitor.lock().looking -= 1;
@@ -361,7 +348,7 @@ impl Monitor {
             return client.answer(id, &Err(Failure::new(FailureKind::NotRunning, text)));
         };
         let client = Arc::clone(client);
-        super::thread("network", move || {
+        background::thread("network", move || {
             let status = gateway.status();
             let answer = status.map(|status| Answer::Network(Box::new(status)));
             client.answer(id, &answer.map_err(|error| Failure::other(&error)));
@@ -414,7 +401,7 @@ impl Monitor {
             }
         };
         let monitor = Arc::clone(self);
-        super::thread("command", move || {
+        background::thread("command", move || {
             let started = match &work {
                 Work::Command(spec) => session.exec(spec),
                 Work::Files(task) => session.files(task),
@@ -550,7 +537,7 @@ impl Monitor {
 /// Sends a signal without waiting for the guest, which may never answer.
 pub(super) fn send(hub: &Arc<Hub>, signal: Signal) {
     if let Some(control) = hub.control() {
-        super::thread("signal", move || {
+        background::thread("signal", move || {
             // The guest may be gone.
             let _ = control.signal(signal.number());
         });

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use blockbox_net::{confine, helper};
 
-use crate::monitor::complain;
+use crate::background::complain;
 
 /// The hidden subcommand.
 pub(crate) const SUBCOMMAND: &str = "__net";

@@ -23,15 +23,17 @@ use blockbox_store::{
 
 pub(crate) use self::memory::Saved;
 use crate::boot;
-use crate::create::{self, check_name, random_id};
+use crate::create::{self, random_id};
 use crate::error::{Error, NoMemory, Result};
 use crate::events;
+use crate::files::hold::Consistency;
 use crate::launched::Boot;
 use crate::monitor::message::{Answer, Ask, Resume};
+use crate::name::check_name;
 use crate::question::{FOR_EVER, ask, unexpected};
 use crate::root::{Root, image};
 use crate::sandbox::Sandbox;
-use crate::upper::{Consistency, create_copy};
+use crate::upper::create_copy;
 
 /// A snapshot in a store.
 #[derive(Clone, Debug)]
