@@ -43,11 +43,6 @@ impl<'a, A: Areas> Data<'a, A> {
         })
     }
 
-    /// The size of the data in bytes.
-    pub(crate) fn size(&self) -> u64 {
-        self.inode.size
-    }
-
     /// Reads at most `buf.len()` bytes at `offset`; fewer where an extent or the data ends.
     pub(crate) fn read_at(&mut self, buf: &mut [u8], offset: u64) -> Result<usize, Error> {
         if offset >= self.inode.size || buf.is_empty() {

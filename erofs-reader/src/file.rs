@@ -14,7 +14,8 @@ use crate::inode::Inode;
 use crate::num::narrow;
 #[cfg(feature = "std")]
 use crate::num::wide;
-use crate::read_at::ReadAt;
+use crate::read_at::{ReadAt, ReadAtError};
+use crate::sync::Lock;
 
 impl<R: ReadAt> Image<R> {
     /// Returns a reader of the contents of the regular file `inode`.
@@ -33,11 +34,17 @@ impl<R: ReadAt> Image<R> {
     /// Fails if the inode is not a regular file or its block map is damaged.
     pub fn file(&self, inode: &Inode) -> Result<FileReader<'_, R>, Error> {
         inode.expect(FileType::Regular)?;
-        Ok(FileReader {
-            data: self.data(inode)?,
+        let file = FileReader {
+            image: self,
+            inode: *inode,
+            spare: Lock::default(),
+            #[cfg(feature = "std")]
+            own: None,
             #[cfg(feature = "std")]
             position: 0,
-        })
+        };
+        file.put_back(self.data(inode)?);
+        Ok(file)
     }
 
     /// Returns the target of the symbolic link `inode`.
@@ -73,18 +80,30 @@ impl<R: ReadAt> Image<R> {
 
 /// The contents of a regular file.
 ///
+/// [`read_at`](Self::read_at) needs no exclusive access: threads share a reader, and none waits for
+/// another. As a [`ReadAt`], a file is a source itself, of an image in an image for example.
+///
 /// Reads are not buffered: wrap it in a [`BufReader`](std::io::BufReader) for small ones.
 #[derive(Debug)]
 pub struct FileReader<'a, R> {
-    data: Data<'a, Image<R>>,
+    image: &'a Image<R>,
+    inode: Inode,
+    /// Block maps and decoded data of earlier reads, one for each that was under way at a time.
+    spare: Lock<Vec<Data<'a, Image<R>>>>,
+    /// What `Read` uses, once it was needed.
+    #[cfg(feature = "std")]
+    own: Option<Data<'a, Image<R>>>,
     #[cfg(feature = "std")]
     position: u64,
 }
 
-impl<R: ReadAt> FileReader<'_, R> {
+/// The most that [`FileReader::spare`] keeps: about as many as threads read at once.
+const SPARE: usize = 16;
+
+impl<'a, R: ReadAt> FileReader<'a, R> {
     /// Returns the size of the file in bytes.
     pub fn size(&self) -> u64 {
-        self.data.size()
+        self.inode.size()
     }
 
     /// Reads at most `buf.len()` bytes at `offset` and returns how many; 0 means that the file ends
@@ -94,7 +113,7 @@ impl<R: ReadAt> FileReader<'_, R> {
     /// use erofs_reader::{Buffered, Image};
     ///
     /// let image = Image::open(Buffered::new(std::fs::File::open("image.erofs")?))?;
-    /// let mut file = image.file(&image.metadata("/bin/sh")?)?;
+    /// let file = image.file(&image.metadata("/bin/sh")?)?;
     /// let mut magic = [0; 4];
     /// let read = file.read_at(&mut magic, 0)?;
     /// println!("ELF: {}", magic[..read] == *b"\x7fELF");
@@ -104,15 +123,50 @@ impl<R: ReadAt> FileReader<'_, R> {
     /// # Errors
     ///
     /// Fails if the image is damaged or its source fails.
-    pub fn read_at(&mut self, buf: &mut [u8], offset: u64) -> Result<usize, Error> {
-        self.data.read_at(buf, offset)
+    pub fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, Error> {
+        let mut data = self.lent()?;
+        let read = data.read_at(buf, offset);
+        self.put_back(data);
+        read
+    }
+
+    fn lent(&self) -> Result<Data<'a, Image<R>>, Error> {
+        match self.spare.with(Vec::pop) {
+            Some(data) => Ok(data),
+            None => self.image.data(&self.inode),
+        }
+    }
+
+    fn put_back(&self, data: Data<'a, Image<R>>) {
+        self.spare.with(|spare| {
+            if spare.len() < SPARE {
+                spare.push(data);
+            }
+        });
+    }
+}
+
+impl<R: ReadAt> ReadAt for FileReader<'_, R> {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, ReadAtError> {
+        Ok(Self::read_at(self, buf, offset)?)
+    }
+
+    fn size(&self) -> Result<u64, ReadAtError> {
+        Ok(Self::size(self))
     }
 }
 
 #[cfg(feature = "std")]
 impl<R: ReadAt> Read for FileReader<'_, R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let n = self.data.read_at(buf, self.position)?;
+        let own = match &mut self.own {
+            Some(own) => own,
+            None => {
+                let data = self.lent()?;
+                self.own.insert(data)
+            }
+        };
+        let n = own.read_at(buf, self.position)?;
         self.position = self.position.saturating_add(wide(n));
         Ok(n)
     }

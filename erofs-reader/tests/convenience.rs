@@ -11,6 +11,10 @@ use erofs_writer::{Builder, ChunkSize, Metadata, Node, Options};
 
 /// `/etc/text`, `/etc/bytes`, `/huge`, `/run` → `/etc`, `/broken` → nowhere.
 fn image() -> Image<Vec<u8>> {
+    Image::open(bytes()).unwrap()
+}
+
+fn bytes() -> Vec<u8> {
     let mut builder = Builder::new(Cursor::new(Vec::new()), Options::default()).unwrap();
     let mut data = builder.data_in_chunks(ChunkSize::from_block_bits(31).unwrap());
     data.hole(1 << 50).unwrap();
@@ -34,7 +38,7 @@ fn image() -> Image<Vec<u8>> {
     }
     add("run", Node::Symlink(b"/etc".to_vec()));
     add("broken", Node::Symlink(b"nowhere".to_vec()));
-    Image::open(builder.finish().unwrap().0.into_inner()).unwrap()
+    builder.finish().unwrap().0.into_inner()
 }
 
 #[test]
@@ -127,6 +131,54 @@ fn progress_ends_with_all_names_and_bytes() {
     let options = DirOptions::unprivileged().progress(progress);
     extract_to_dir(&image, folder.path(), &options).unwrap();
     assert_eq!((last().entries, last().bytes), (3, (10 << 20) + 10));
+}
+
+#[test]
+fn an_image_in_an_image_is_read_in_place() {
+    let mut builder = Builder::new(Cursor::new(Vec::new()), Options::default()).unwrap();
+    let mut data = builder.data();
+    data.write_all(&bytes()).unwrap();
+    let inner = Node::File(data.finish().unwrap());
+    builder
+        .add_path(b"inner.erofs", Metadata::new(0o644), inner)
+        .unwrap();
+    let outer = Image::open(builder.finish().unwrap().0.into_inner()).unwrap();
+    let file = outer.file(&outer.metadata("inner.erofs").unwrap()).unwrap();
+    let image = Image::open(file).unwrap();
+    assert_eq!(image.read_to_string("run/text").unwrap(), "aü\n");
+}
+
+#[cfg(feature = "lz4")]
+#[test]
+fn threads_read_one_file_at_once() {
+    use erofs_writer::{Algorithm, Compression};
+
+    let contents: Vec<u8> = (0..400_000_u32)
+        .flat_map(|n| (n / 7).to_le_bytes())
+        .collect();
+    let options = Options::default().compression(Compression::new(Algorithm::Lz4));
+    let mut builder = Builder::new(Cursor::new(Vec::new()), options).unwrap();
+    let mut data = builder.data();
+    data.write_all(&contents).unwrap();
+    let file = Node::File(data.finish().unwrap());
+    builder
+        .add_path(b"file", Metadata::new(0o644), file)
+        .unwrap();
+    let image = Image::open(builder.finish().unwrap().0.into_inner()).unwrap();
+    let file = image.file(&image.metadata("file").unwrap()).unwrap();
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let (file, contents) = (&file, &contents);
+            scope.spawn(move || {
+                let mut buffer = [0; 1000];
+                for step in 0..400 {
+                    let at = (thread * 400 + step) * 997 % contents.len();
+                    let read = file.read_at(&mut buffer, at as u64).unwrap();
+                    assert!(read > 0 && buffer[..read] == contents[at..][..read]);
+                }
+            });
+        }
+    });
 }
 
 #[test]

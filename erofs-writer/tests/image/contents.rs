@@ -129,7 +129,7 @@ fn holes_take_no_space_in_a_file_and_read_as_zeros() {
         .unwrap()
         .unwrap();
     let inode = image.inode(found.nid).unwrap();
-    let mut contents = image.file(&inode).unwrap();
+    let contents = image.file(&inode).unwrap();
     let mut piece = [9; 6];
     contents.read_at(&mut piece, 99).unwrap();
     assert_eq!(&piece, b"\0start");

@@ -175,7 +175,7 @@ fn a_file_of_nearly_as_many_blocks_as_48_bits_count_reads_back() {
     let entry = image.child(&image.root().unwrap(), b"f").unwrap().unwrap();
     let inode = image.inode(entry.nid).unwrap();
     assert_eq!(inode.size(), SIZE);
-    let mut file = image.file(&inode).unwrap();
+    let file = image.file(&inode).unwrap();
     ends_right(|read, at| assert_eq!(file.read_at(read, at).unwrap(), 5));
     if kernel_mounts() {
         let mount = Mount::erofs(&path, &[]);

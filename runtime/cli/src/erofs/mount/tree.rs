@@ -166,7 +166,7 @@ impl<R: ReadAt> Tree<R> {
         buffer: &'b mut Vec<u8>,
     ) -> Result<&'b [u8], Errno> {
         let inode = self.inode(node)?;
-        let mut file = self.image.file(&inode).map_err(errno)?;
+        let file = self.image.file(&inode).map_err(errno)?;
         let left = file.size().saturating_sub(offset);
         let wanted = usize::try_from(left.min(size.min(LONGEST_READ).into())).unwrap_or(0);
         if buffer.len() < wanted {
