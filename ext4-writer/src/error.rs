@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use blockbox_path::BytePath;
 
+use crate::Kind;
+
 /// An error of writing or reading a filesystem. Messages do not repeat the
 /// [source](std::error::Error::source).
 #[derive(Debug, thiserror::Error)]
@@ -112,11 +114,33 @@ pub enum Error {
         /// The path.
         path: BytePath,
     },
-    /// The parent of a new node is not a directory.
+    /// The parent of a new node, or something on the way along a path, is not a directory.
     #[error("'{path}' is not a directory")]
     NotADirectory {
-        /// The path of the node.
+        /// The path of what is not a directory.
         path: BytePath,
+    },
+    /// The inode has another type than the operation requires.
+    #[error("inode {inode} is a {found}, not a {expected}")]
+    WrongType {
+        /// The inode's number.
+        inode: u32,
+        /// The type that the operation requires.
+        expected: Kind,
+        /// The type of the inode.
+        found: Kind,
+    },
+    /// A file is larger than [`MAX_READ`](crate::MAX_READ), or than memory.
+    #[error("more than {limit} bytes of file contents")]
+    Limit {
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// A file read as text is not valid UTF-8.
+    #[error("inode {inode}: not UTF-8")]
+    NotUtf8 {
+        /// The inode's number.
+        inode: u32,
     },
     /// The target of a hard link is a directory.
     #[error("'{path}' is a directory: it cannot have a second name")]

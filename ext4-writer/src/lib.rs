@@ -66,7 +66,7 @@ pub use node::NodeId;
 pub use options::{BlockSize, Journal, Options};
 pub use progress::{Done, Progress};
 pub use ranges::Ranges;
-pub use reader::{FileReader, Inode, Reader};
+pub use reader::{FileReader, Inode, MAX_READ, Reader};
 pub use recover::recover;
 pub use summary::Summary;
 #[cfg(feature = "tar")]

@@ -1,5 +1,7 @@
 //! Attributes of inodes.
 
+use std::fmt;
+
 use crate::Timestamp;
 
 /// Attributes of an inode.
@@ -113,6 +115,20 @@ pub enum Kind {
     Fifo,
     /// A Unix domain socket.
     Socket,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Directory => "directory",
+            Self::File => "regular file",
+            Self::Symlink => "symbolic link",
+            Self::CharDevice => "character device",
+            Self::BlockDevice => "block device",
+            Self::Fifo => "fifo",
+            Self::Socket => "socket",
+        })
+    }
 }
 
 /// The number of a character or block device (`st_rdev`).

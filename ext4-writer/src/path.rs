@@ -6,7 +6,7 @@ use crate::node::{Index, TreeNode};
 use crate::{Builder, Error, Kind, Metadata, Node, NodeId};
 
 /// The most symbolic links that Linux follows on one path (`MAXSYMLINKS`).
-const SYMLINKS_MAX: usize = 40;
+pub(crate) const SYMLINKS_MAX: usize = 40;
 
 impl<W: Write + Seek> Builder<W> {
     /// Adds a node at a path from the root. Symbolic links in the parents are followed, also
@@ -398,7 +398,7 @@ impl Steps {
     }
 }
 
-fn components(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(crate) fn components(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     path.split(|&byte| byte == b'/')
         .filter(|name| !matches!(*name, b"" | b"."))
 }

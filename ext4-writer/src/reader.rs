@@ -4,6 +4,7 @@ mod copy;
 mod directory;
 mod file;
 mod inode;
+mod path;
 mod xattrs;
 
 use std::cell::{Cell, RefCell};
@@ -24,6 +25,7 @@ use crate::{Error, Info, Kind, Metadata, node};
 
 pub use file::FileReader;
 pub use inode::Inode;
+pub use path::MAX_READ;
 
 /// Reads the tree of an ext4 filesystem with the features that [`Builder`](crate::Builder) always
 /// gives it, including later changes by Linux. A damaged or hostile filesystem is an [`Error`].
@@ -31,20 +33,19 @@ pub use inode::Inode;
 /// A filesystem that was not unmounted has changes in its journal alone:
 /// [`recover`](crate::recover) writes them to where they belong first.
 ///
+/// [`read`](Self::read), [`metadata`](Self::metadata) and the like read files by path, as
+/// [`std::fs`] does. The other methods read what belongs to an [`Inode`].
+///
 /// ```
-/// use std::io::{Cursor, Read};
-/// use ext4_writer::{Builder, Metadata, Options, Reader};
+/// use std::io::Cursor;
+/// use ext4_writer::{Builder, Metadata, Node, Options, Reader};
 ///
 /// let mut builder = Builder::new(Cursor::new(Vec::new()), Options::new(4 << 20))?;
-/// let root = builder.root();
-/// builder.add_file(root, b"greeting", Metadata::new(0o644), &b"hello"[..], None)?;
+/// builder.add_path(b"greeting", Metadata::new(0o644), Node::file(&b"hello"[..]))?;
 /// let (image, _) = builder.finish()?;
 ///
 /// let reader = Reader::open(image)?;
-/// let (_, number) = reader.read_dir(&reader.root()?)?.remove(0);
-/// let mut text = String::new();
-/// reader.file(&reader.inode(number)?)?.read_to_string(&mut text).unwrap();
-/// assert_eq!(text, "hello");
+/// assert_eq!(reader.read_to_string("/greeting")?, "hello");
 /// # Ok::<(), ext4_writer::Error>(())
 /// ```
 pub struct Reader<R> {
@@ -171,15 +172,16 @@ impl<R: Read + Seek> Reader<R> {
     /// use ext4_writer::Reader;
     ///
     /// let reader = Reader::open(std::fs::File::open("disk.ext4")?)?;
-    /// let metadata = reader.metadata(&reader.root()?)?;
-    /// println!("{:o} {}:{}", metadata.mode, metadata.uid, metadata.gid);
+    /// for (name, value) in reader.attributes(&reader.metadata("/etc/shadow")?)?.xattrs {
+    ///     println!("{} is {} bytes", name.escape_ascii(), value.len());
+    /// }
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors
     ///
     /// [`Error::Corrupt`] where the attributes are damaged; [`Error::Output`].
-    pub fn metadata(&self, inode: &Inode) -> Result<Metadata, Error> {
+    pub fn attributes(&self, inode: &Inode) -> Result<Metadata, Error> {
         let xattrs = self.xattrs(inode)?;
         Ok(inode.attributes().xattrs(xattrs))
     }
@@ -201,12 +203,14 @@ impl<R: Read + Seek> Reader<R> {
     ///
     /// # Errors
     ///
-    /// [`Error::Corrupt`] where it has none, or is not a symbolic link; [`Error::Output`].
+    /// [`Error::WrongType`] if `inode` is not a symbolic link; [`Error::Corrupt`],
+    /// [`Error::Output`].
     pub fn read_link(&self, inode: &Inode) -> Result<Vec<u8>, Error> {
+        inode.expect(Kind::Symlink)?;
         let wrong = || corrupt("symbolic link", inode.offset);
         let size = usize::try_from(inode.size()).unwrap_or(usize::MAX);
         let block_size = self.volume.geometry.block_size as usize;
-        if inode.kind() != Kind::Symlink || size == 0 || size >= block_size {
+        if size == 0 || size >= block_size {
             return Err(wrong());
         }
         let target = match inode.raw.i_block.get(..size) {
@@ -270,12 +274,11 @@ impl<R: Read + Seek> Reader<R> {
     ///
     /// # Errors
     ///
-    /// [`Error::Corrupt`] where it is not a regular file, or damaged; [`Error::Output`].
+    /// [`Error::WrongType`] if `inode` is not a regular file; [`Error::Corrupt`],
+    /// [`Error::Output`].
     pub fn file(&self, inode: &Inode) -> Result<FileReader<'_, R>, Error> {
-        match inode.kind() {
-            Kind::File => self.contents(inode),
-            _ => Err(corrupt("ext4_inode", inode.offset)),
-        }
+        inode.expect(Kind::File)?;
+        self.contents(inode)
     }
 
     fn contents(&self, inode: &Inode) -> Result<FileReader<'_, R>, Error> {

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::Command;
 
 use common::{Image, source};
-use ext4_writer::{BlockSize, Builder, Error, Metadata, Options, Reader};
+use ext4_writer::{BlockSize, Builder, Error, Kind, MAX_READ, Metadata, Node, Options, Reader};
 use testkit::{Difference, Mount, walk};
 
 /// Changes a mounted filesystem in all the ways that leave other structures than the builder's.
@@ -113,28 +113,122 @@ fn a_filesystem_whose_journal_holds_changes_is_refused() {
     assert!(matches!(opened, Err(Error::NotClean { .. })), "{opened:?}");
 }
 
+/// `/etc/text`, `/etc/bytes`, `/huge`, `/run` → `/etc`, `/broken` → nowhere, `/self` → itself, in a
+/// filesystem of 2,048 blocks.
+fn small() -> Reader<Cursor<Vec<u8>>> {
+    let options = Options::new(2 << 20)
+        .block_size(BlockSize::B1024)
+        .journal(ext4_writer::Journal::None);
+    let mut builder = Builder::new(Cursor::new(Vec::new()), options).unwrap();
+    let root = builder.root();
+    let huge = (MAX_READ + 1, &[][..], std::io::empty());
+    builder
+        .add_sparse_file(root, b"huge", Metadata::new(0o644), huge.0, huge.1, huge.2)
+        .unwrap();
+    for (path, node) in [
+        ("etc/text", Node::file("aü\n".as_bytes())),
+        ("etc/bytes", Node::file(&b"\xff\x00"[..])),
+        ("run", Node::Symlink(b"/etc")),
+        ("broken", Node::Symlink(b"nowhere")),
+        ("self", Node::Symlink(b"self")),
+    ] {
+        let metadata = Metadata::new(0o640).owner(70_000, 100);
+        builder.add_path(path.as_bytes(), metadata, node).unwrap();
+    }
+    Reader::open(builder.finish().unwrap().0).unwrap()
+}
+
+#[test]
+fn files_are_read_whole_through_links() {
+    let reader = small();
+    assert_eq!(reader.read("/etc/bytes").unwrap(), b"\xff\x00");
+    assert_eq!(reader.read(b"run/./bytes").unwrap(), b"\xff\x00");
+    assert_eq!(reader.read_to_string("etc/../../run/text").unwrap(), "aü\n");
+    let error = reader.read_to_string("etc/bytes").unwrap_err();
+    assert!(matches!(error, Error::NotUtf8 { .. }), "{error:?}");
+    let error = reader.read("etc").unwrap_err();
+    let expected = (Kind::File, Kind::Directory);
+    assert!(
+        matches!(error, Error::WrongType { expected: e, found: f, .. } if (e, f) == expected),
+        "{error:?}"
+    );
+    let error = reader.read("huge").unwrap_err();
+    assert!(
+        matches!(error, Error::Limit { limit: MAX_READ }),
+        "{error:?}"
+    );
+    let error = reader.read("run/none/below").unwrap_err();
+    assert!(
+        matches!(&error, Error::NotFound { path } if path == "etc/none"),
+        "{error:?}"
+    );
+    let error = reader.read("self").unwrap_err();
+    assert!(matches!(error, Error::SymlinkLoop { .. }), "{error:?}");
+}
+
+#[test]
+fn metadata_follows_links_and_symlink_metadata_all_but_the_last() {
+    let reader = small();
+    let of = |path: &str| reader.metadata(path).unwrap().kind();
+    let of_link = |path: &str| reader.symlink_metadata(path).unwrap().kind();
+    assert_eq!(of("run"), Kind::Directory);
+    assert_eq!(of_link("run"), Kind::Symlink);
+    assert_eq!(of_link("run/text"), Kind::File);
+    assert_eq!(of_link("broken"), Kind::Symlink);
+    let inode = reader.metadata("run/text").unwrap();
+    assert_eq!(
+        (inode.mode(), inode.uid(), inode.gid()),
+        (0o640, 70_000, 100)
+    );
+    assert_eq!(reader.metadata("").unwrap().number(), 2);
+    let error = reader.metadata("broken").unwrap_err();
+    assert!(matches!(error, Error::NotFound { .. }), "{error:?}");
+    assert!(reader.exists("run/text").unwrap());
+    assert!(!reader.exists("broken").unwrap());
+    assert!(!reader.exists("run/none").unwrap());
+    let error = reader.exists("run/text/below").unwrap_err();
+    assert!(
+        matches!(&error, Error::NotADirectory { path } if path == "etc/text"),
+        "{error:?}"
+    );
+    assert!(reader.lookup("none").unwrap().is_none());
+    assert!(reader.resolve("broken").unwrap().is_none());
+    assert!(reader.lookup("run").unwrap().unwrap().is_symlink());
+    let error = reader.lookup("run/text").unwrap_err();
+    assert!(matches!(error, Error::NotADirectory { .. }), "{error:?}");
+}
+
+#[test]
+fn one_reader_answers_any_number_of_lookups() {
+    let reader = small();
+    for _ in 0..5000 {
+        assert!(reader.exists("etc/text").unwrap());
+    }
+}
+
 /// Reads everything; the tree of a damaged filesystem is an error somewhere, or another tree.
 fn read_all(image: &[u8]) -> Result<u64, Error> {
     let reader = Reader::open(Cursor::new(image))?;
     let mut pending = vec![(reader.root()?, 0)];
     let mut read = 0;
+    reader.exists("name 39/../f")?;
     while let Some((inode, depth)) = pending.pop() {
-        reader.metadata(&inode)?;
+        reader.attributes(&inode)?;
         if depth > 8 {
             continue;
         }
         match inode.kind() {
-            ext4_writer::Kind::Directory => {
+            Kind::Directory => {
                 for (_, number) in reader.read_dir(&inode)? {
                     pending.push((reader.inode(number)?, depth + 1));
                 }
             }
-            ext4_writer::Kind::File => {
+            Kind::File => {
                 reader.ranges(&inode)?;
                 let mut file = reader.file(&inode)?.take(1 << 20);
                 read += std::io::copy(&mut file, &mut std::io::sink()).unwrap_or_default();
             }
-            ext4_writer::Kind::Symlink => drop(reader.read_link(&inode)?),
+            Kind::Symlink => drop(reader.read_link(&inode)?),
             _ => {}
         }
     }

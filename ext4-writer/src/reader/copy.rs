@@ -44,7 +44,7 @@ impl<W: Write + Seek> Builder<W> {
         without: &[&[u8]],
     ) -> Result<(), Error> {
         let root = from.root()?;
-        self.set_metadata(self.root(), from.metadata(&root)?)?;
+        self.set_metadata(self.root(), from.attributes(&root)?)?;
         let mut links = HashMap::new();
         // A directory with two names could contain itself.
         let mut seen = HashSet::from([root.number()]);
@@ -87,7 +87,7 @@ impl<W: Write + Seek> Builder<W> {
         from: &Reader<R>,
         inode: &Inode,
     ) -> Result<NodeId, Error> {
-        let metadata = from.metadata(inode)?;
+        let metadata = from.attributes(inode)?;
         match inode.kind() {
             Kind::Directory => self.add_dir(parent, name, metadata),
             Kind::File if inode.size() == 0 => {

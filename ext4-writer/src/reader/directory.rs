@@ -18,7 +18,8 @@ impl<R: Read + Seek> Reader<R> {
     /// The names in a directory and the numbers of their inodes, without `.` and `..`, in the order
     /// in which they lie there.
     ///
-    /// The blocks of directories that one reader reads are at most those of the filesystem.
+    /// All blocks that one reader reads for this method are at most those of the filesystem, so
+    /// that a walk over a hostile one ends. Lookups by name and by path do not count.
     ///
     /// ```no_run
     /// use ext4_writer::Reader;
@@ -32,40 +33,91 @@ impl<R: Read + Seek> Reader<R> {
     ///
     /// # Errors
     ///
-    /// [`Error::Corrupt`] where it is damaged, or not a directory; [`Error::Output`].
+    /// [`Error::WrongType`] if `inode` is not a directory; [`Error::Corrupt`], [`Error::Output`].
     pub fn read_dir(&self, inode: &Inode) -> Result<Vec<(BytePath, u32)>, Error> {
-        if inode.kind() != Kind::Directory {
-            return Err(corrupt("ext4_inode", inode.offset));
-        }
-        let block_size = self.volume.geometry.block_size as usize;
-        let seed = self.seed(inode.number, &inode.raw);
         let mut names = Vec::new();
-        let mut block = vec![0; block_size];
-        for number in self
-            .map(inode)?
-            .runs()
-            .iter()
-            .flat_map(|(_, run)| run.clone())
-        {
-            let at = self.volume.offset(number);
+        let mut block = self.block();
+        for number in self.directory_blocks(inode)? {
             let left = self.directory_blocks.get().checked_sub(1);
-            self.directory_blocks
-                .set(left.ok_or_else(|| corrupt("directory", at))?);
-            read_at(&mut *self.image.borrow_mut(), at, &mut block)?;
-            let tail = parse(&block, &mut names).ok_or_else(|| corrupt("ext4_dir_entry_2", at))?;
-            let covered = &block[..block_size - TAIL];
-            if tail.is_some_and(|tail| seed.add(covered).value() != tail.det_checksum.get()) {
-                return Err(corrupt("ext4_dir_entry_tail", at));
-            }
+            let left = left.ok_or_else(|| corrupt("directory", self.volume.offset(number)))?;
+            self.directory_blocks.set(left);
+            self.directory_block(inode, number, &mut block, |name, number| {
+                names.push((name.into(), number));
+            })?;
         }
         Ok(names)
     }
+
+    /// Returns the inode called `name` in a directory, if there is one. `.` and `..` are not names.
+    ///
+    /// ```
+    /// # use std::io::Cursor;
+    /// use ext4_writer::{Builder, Options, Reader};
+    ///
+    /// let builder = Builder::new(Cursor::new(Vec::new()), Options::new(4 << 20))?;
+    /// let reader = Reader::open(builder.finish()?.0)?;
+    /// let child = reader.child(&reader.root()?, b"lost+found")?;
+    /// assert_eq!(child.map(|inode| inode.mode()), Some(0o700));
+    /// # Ok::<(), ext4_writer::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::WrongType`] if `parent` is not a directory; [`Error::Corrupt`], [`Error::Output`].
+    pub fn child(&self, parent: &Inode, name: &[u8]) -> Result<Option<Inode>, Error> {
+        let mut block = self.block();
+        for number in self.directory_blocks(parent)? {
+            let mut found = None;
+            self.directory_block(parent, number, &mut block, |entry, number| {
+                if entry == name {
+                    found = Some(number);
+                }
+            })?;
+            if let Some(number) = found {
+                return self.inode(number).map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Returns a buffer for one block.
+    fn block(&self) -> Vec<u8> {
+        vec![0; self.volume.geometry.block_size as usize]
+    }
+
+    /// Returns the numbers of a directory's blocks.
+    fn directory_blocks(&self, inode: &Inode) -> Result<impl Iterator<Item = u64>, Error> {
+        inode.expect(Kind::Directory)?;
+        let map = self.map(inode)?;
+        let runs = map.runs().iter().map(|(_, run)| run.clone());
+        Ok(runs.collect::<Vec<_>>().into_iter().flatten())
+    }
+
+    /// Reads the block `number` of a directory into `block`, checks it, and passes its names and
+    /// the numbers of their inodes to `found`.
+    fn directory_block(
+        &self,
+        inode: &Inode,
+        number: u64,
+        block: &mut [u8],
+        found: impl FnMut(&[u8], u32),
+    ) -> Result<(), Error> {
+        let at = self.volume.offset(number);
+        read_at(&mut *self.image.borrow_mut(), at, block)?;
+        let tail = parse(block, found).ok_or_else(|| corrupt("ext4_dir_entry_2", at))?;
+        let covered = &block[..block.len() - TAIL];
+        let seed = self.seed(inode.number, &inode.raw);
+        if tail.is_some_and(|tail| seed.add(covered).value() != tail.det_checksum.get()) {
+            return Err(corrupt("ext4_dir_entry_tail", at));
+        }
+        Ok(())
+    }
 }
 
-/// Appends the entries of a block, and returns the tail with their checksum; `None` where they do
-/// not fill the block. The nodes of a hash tree look like one unused entry that fills it, and have
-/// their checksums elsewhere.
-fn parse(mut rest: &[u8], names: &mut Vec<(BytePath, u32)>) -> Option<Option<DirEntryTail>> {
+/// Passes the entries of a block to `found`, and returns the tail with their checksum; `None` where
+/// they do not fill the block. The nodes of a hash tree look like one unused entry that fills it,
+/// and have their checksums elsewhere.
+fn parse(mut rest: &[u8], mut found: impl FnMut(&[u8], u32)) -> Option<Option<DirEntryTail>> {
     while !rest.is_empty() {
         if let Ok(tail) = DirEntryTail::read_from_bytes(rest)
             && tail.det_reserved_zero1.get() == 0
@@ -87,7 +139,7 @@ fn parse(mut rest: &[u8], names: &mut Vec<(BytePath, u32)>) -> Option<Option<Dir
         if name.is_empty() || name.contains(&0) || name.contains(&b'/') {
             return None;
         }
-        names.push((name.into(), entry.inode.get()));
+        found(name, entry.inode.get());
     }
     Some(None)
 }

@@ -35,6 +35,11 @@ impl<'a, R> FileReader<'a, R> {
         }
     }
 
+    /// Returns where in the image the byte at the current position lies; `None` in a hole.
+    pub(super) fn offset(&self) -> Option<u64> {
+        self.place().0
+    }
+
     /// Returns the place in the image of the byte at the current position, `None` in a hole, and
     /// the number of bytes for which that holds.
     fn place(&self) -> (Option<u64>, u64) {

@@ -4,7 +4,7 @@ use crate::format::{
     EXT4_EXTENTS_FL, Inode as RawInode, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT,
     S_IFREG, S_IFSOCK,
 };
-use crate::{DeviceNumber, Kind, Metadata, Timestamp};
+use crate::{DeviceNumber, Error, Kind, Metadata, Timestamp};
 
 /// An inode of a filesystem that is read.
 #[derive(Clone, Debug)]
@@ -45,6 +45,41 @@ impl Inode {
     /// The type.
     pub fn kind(&self) -> Kind {
         self.kind
+    }
+
+    /// Whether it is a directory.
+    pub fn is_dir(&self) -> bool {
+        self.kind == Kind::Directory
+    }
+
+    /// Whether it is a regular file.
+    pub fn is_file(&self) -> bool {
+        self.kind == Kind::File
+    }
+
+    /// Whether it is a symbolic link.
+    pub fn is_symlink(&self) -> bool {
+        self.kind == Kind::Symlink
+    }
+
+    /// The permission bits with set-user-ID, set-group-ID and sticky (`0o7777`).
+    pub fn mode(&self) -> u16 {
+        self.raw.i_mode.get() & 0o7777
+    }
+
+    /// The owner's user ID.
+    pub fn uid(&self) -> u32 {
+        u32::from(self.raw.i_uid.get()) | u32::from(self.raw.l_i_uid_high.get()) << 16
+    }
+
+    /// The group ID.
+    pub fn gid(&self) -> u32 {
+        u32::from(self.raw.i_gid.get()) | u32::from(self.raw.l_i_gid_high.get()) << 16
+    }
+
+    /// The modification time.
+    pub fn mtime(&self) -> Timestamp {
+        Timestamp::decode(self.raw.i_mtime.get(), self.raw.i_mtime_extra.get())
     }
 
     /// The size in bytes (`i_size`).
@@ -91,16 +126,20 @@ impl Inode {
 
     /// Attributes but the extended ones.
     pub(super) fn attributes(&self) -> Metadata {
-        let raw = &self.raw;
-        let wide = |low: u16, high: u16| u32::from(low) | u32::from(high) << 16;
-        Metadata::new(raw.i_mode.get() & 0o7777)
-            .owner(
-                wide(raw.i_uid.get(), raw.l_i_uid_high.get()),
-                wide(raw.i_gid.get(), raw.l_i_gid_high.get()),
-            )
-            .mtime(Timestamp::decode(
-                raw.i_mtime.get(),
-                raw.i_mtime_extra.get(),
-            ))
+        Metadata::new(self.mode())
+            .owner(self.uid(), self.gid())
+            .mtime(self.mtime())
+    }
+
+    /// Fails if the inode has another type than `expected`.
+    pub(super) fn expect(&self, expected: Kind) -> Result<(), Error> {
+        if self.kind == expected {
+            return Ok(());
+        }
+        Err(Error::WrongType {
+            inode: self.number,
+            expected,
+            found: self.kind,
+        })
     }
 }

@@ -72,7 +72,8 @@ impl<R: Read + Seek> Reader<R> {
     /// A value that lies in an inode of its own.
     fn value(&self, number: u32, size: usize) -> Result<Vec<u8>, Option<Error>> {
         let inode = self.inode(number)?;
-        if inode.raw.i_flags.get() & EXT4_EA_INODE_FL == 0
+        if !inode.is_file()
+            || inode.raw.i_flags.get() & EXT4_EA_INODE_FL == 0
             || size > VALUE_MAX
             || inode.size() != size as u64
         {

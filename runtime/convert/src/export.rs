@@ -19,17 +19,8 @@ use crate::error::{Error, Result};
 /// If the image has no such folder or is damaged; errors of writing.
 pub fn folder(image: &File, path: &Path, folder: &[u8], out: impl Write) -> Result<()> {
     let reader = Reader::open(BufReader::new(image)).map_err(failed(path))?;
-    let root = reader.root().map_err(failed(path))?;
-    let top = reader
-        .read_dir(&root)
-        .map_err(failed(path))?
-        .into_iter()
-        .find(|(name, _)| name == folder);
-    let missing = || {
-        let path = folder.to_vec();
-        ext4_writer::Error::NotFound { path: path.into() }
-    };
-    let (_, top) = top.ok_or_else(missing).map_err(failed(path))?;
+    let top = reader.symlink_metadata(folder).map_err(failed(path))?;
+    let top = top.number();
     let mut export = Export {
         reader: &reader,
         path,
@@ -78,7 +69,7 @@ impl<W: Write> Export<'_, W> {
         let (reader, failed) = (self.reader, failed(self.path));
         let written = Error::io("the archive");
         let inode: Inode = reader.inode(number).map_err(&failed)?;
-        let of = reader.metadata(&inode).map_err(&failed)?;
+        let of = reader.attributes(&inode).map_err(&failed)?;
         let mtime = Timestamp {
             secs: of.mtime.secs,
             nanos: of.mtime.nanos,

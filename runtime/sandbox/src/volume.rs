@@ -121,12 +121,8 @@ impl Volume {
             sparse::copy(&from, &to, meter).map_err(Error::io(path))?;
             ext4_writer::recover(&to).map_err(failed)?;
             let reader = ext4_writer::Reader::open(&to).map_err(failed)?;
-            let root = reader.root().map_err(failed)?;
-            let names = reader.read_dir(&root).map_err(failed)?;
-            let data = names.iter().find(|(name, _)| name == DATA.as_bytes());
-            let data = data.map(|(_, number)| reader.inode(*number)).transpose();
-            let kind = data.map_err(failed)?.map(|inode| inode.kind());
-            if kind != Some(ext4_writer::Kind::Directory) {
+            let data = reader.lookup(DATA).map_err(failed)?;
+            if !data.is_some_and(|inode| inode.is_dir()) {
                 return Err(Error::NotAVolume(image.to_owned()));
             }
             let length = to.metadata().map_err(Error::io(path))?.len();

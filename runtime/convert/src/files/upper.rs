@@ -51,19 +51,15 @@ pub(super) fn read<'a>(upper: &'a Upper, contents: &mut ContentStore<'a>) -> Res
         })
     };
     let mut layer = LayerBuilder::new(&Limits::default());
-    let root = disk.root().map_err(failed)?;
-    let names = disk.read_dir(&root).map_err(failed)?;
-    let Some((_, number)) = names.into_iter().find(|(name, _)| name == UPPER) else {
-        return Err(node(UPPER, fsmerge::Problem::NotFound));
-    };
-    let top = disk.inode(number).map_err(failed)?;
+    let top = disk.lookup(UPPER).map_err(failed)?;
+    let top = top.ok_or_else(|| node(UPPER, fsmerge::Problem::NotFound))?;
     let attributes = metadata(disk, &top).map_err(failed)?;
     let (attributes, _) =
         overlay::decode(&attributes, Kind::DIRECTORY).map_err(|problem| node(UPPER, problem))?;
     layer.set_root(attributes, false, false);
     let mut links: HashMap<u32, BuilderNodeId> = HashMap::new();
     // A directory with two names could contain itself.
-    let mut seen = HashSet::from([number]);
+    let mut seen = HashSet::from([top.number()]);
     let mut pending = vec![(top, Vec::new(), layer.root())];
     while let Some((directory, folder, parent)) = pending.pop() {
         for (name, number) in disk.read_dir(&directory).map_err(failed)? {
@@ -146,7 +142,7 @@ fn device(inode: &Inode) -> DeviceNumber {
 fn metadata(disk: &Reader<File>, inode: &Inode) -> Result<Metadata, ext4_writer::Error> {
     /// Marks that are kept: one that hides something, and two that this view cannot follow.
     const MEANT: [&[u8]; 3] = [overlay::OPAQUE, overlay::METACOPY, overlay::REDIRECT];
-    let found = disk.metadata(inode)?;
+    let found = disk.attributes(inode)?;
     let xattrs = found.xattrs.into_iter().filter(|(name, _)| {
         !name.starts_with(overlay::PREFIX)
             || name.starts_with(overlay::ESCAPED_PREFIX)
