@@ -13,8 +13,10 @@ use crate::geometry::Geometry;
 use crate::groups::{Copies, Filled, Group, UsedInodes};
 use crate::image::Image;
 use crate::info::{read_at, read_superblock};
+use crate::progress::Metered;
+use crate::recover::recover_image;
 use crate::volume::{Volume, corrupt, count_free};
-use crate::{Error, Info, recover, resize_inode};
+use crate::{Error, InPlaceOptions, Info, resize_inode};
 
 /// Grows the filesystem in `image` to `size` bytes, extends `image` if it is shorter, and returns
 /// the new superblock.
@@ -26,7 +28,7 @@ use crate::{Error, Info, recover, resize_inode};
 /// after the filesystem, as a file that is extended does. What
 /// [`Options::size`](crate::Options::size) says about leftovers holds here too.
 ///
-/// A filesystem that was not unmounted is recovered first, as [`recover`] does. *It must not be
+/// A filesystem that was not unmounted is recovered first, as [`recover`](crate::recover) does. *It must not be
 /// mounted*: the image does not show whether it is.
 ///
 /// Everything is checked before the first byte is written. The superblock is written last, but a
@@ -43,20 +45,53 @@ use crate::{Error, Info, recover, resize_inode};
 ///
 /// [`Error::NotExt4`], [`Error::Corrupt`], [`Error::Features`], [`Error::NotClean`] and
 /// [`Error::GrowSize`], with the image as it was, but for being recovered; [`Error::Output`].
-pub fn grow(mut image: impl Read + Write + Seek, size: u64) -> Result<Info, Error> {
-    recover(&mut image)?;
-    let superblock = read_superblock(&mut image)?;
+pub fn grow(image: impl Read + Write + Seek, size: u64) -> Result<Info, Error> {
+    grow_with(image, size, &InPlaceOptions::default())
+}
+
+/// As [`grow`], with options.
+///
+/// ```
+/// use std::io::Cursor;
+/// use ext4_writer::{Builder, InPlaceOptions, Options, Progress, grow_with};
+///
+/// let builder = Builder::new(Cursor::new(Vec::new()), Options::new(4 << 20))?;
+/// let (image, _) = builder.finish()?;
+/// let progress = Progress::new(|done| eprint!("\r{} bytes", done.bytes));
+/// let options = InPlaceOptions::default().progress(progress);
+/// let info = grow_with(image, 64 << 20, &options)?;
+/// assert_eq!(info.blocks, (64 << 20) / u64::from(info.block_size));
+/// # Ok::<(), ext4_writer::Error>(())
+/// ```
+///
+/// # Errors
+///
+/// As [`grow`].
+pub fn grow_with(
+    image: impl Read + Write + Seek,
+    size: u64,
+    options: &InPlaceOptions,
+) -> Result<Info, Error> {
+    let mut image = Metered::new(image, options.progress.as_ref());
+    let info = grow_image(&mut image, size)?;
+    image.report();
+    Ok(info)
+}
+
+fn grow_image(image: &mut (impl Read + Write + Seek), size: u64) -> Result<Info, Error> {
+    recover_image(image)?;
+    let superblock = read_superblock(image)?;
     check_state(&superblock)?;
-    let mut volume = Volume::read(&mut image, superblock)?;
+    let mut volume = Volume::read(image, superblock)?;
     let old = volume.geometry.clone();
     let geometry = enlarge(&old, size)?;
     if geometry.blocks == old.blocks {
         return Info::of(&volume.superblock);
     }
-    extend_last_group(&mut volume, &mut image, &geometry)?;
-    let resize = update_resize_inode(&mut volume, &mut image, &geometry)?;
+    extend_last_group(&mut volume, image, &geometry)?;
+    let resize = update_resize_inode(&mut volume, image, &geometry)?;
 
-    volume.write_bitmaps(&mut image)?;
+    volume.write_bitmaps(image)?;
     let mut descriptors = volume.descriptors;
     let mut out = Image::over(image, geometry, volume.seed);
     let geometry = out.geometry.clone();

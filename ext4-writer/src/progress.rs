@@ -1,9 +1,11 @@
 //! Progress of long operations.
 
 use std::fmt;
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::sync::Arc;
 
-/// A callback for progress: it receives how much of file contents is stored. Cheap to clone.
+/// A callback for progress: it receives how much of file contents is stored, or how much of an
+/// image is changed in place. Cheap to clone.
 ///
 /// ```
 /// use ext4_writer::{Options, Progress};
@@ -18,12 +20,13 @@ pub struct Progress(Arc<dyn Fn(Done) + Send + Sync>);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Done {
-    /// Bytes of file contents so far.
+    /// Bytes of file contents so far. While an image is changed in place, the bytes of it that were
+    /// read and written.
     pub bytes: u64,
 }
 
 impl Progress {
-    /// Calls `listener` repeatedly with what is stored so far. It should return soon, because the
+    /// Calls `listener` repeatedly with what is done so far. It should return soon, because the
     /// work waits for it.
     pub fn new(listener: impl Fn(Done) + Send + Sync + 'static) -> Self {
         Self(Arc::new(listener))
@@ -48,3 +51,67 @@ impl PartialEq for Progress {
 }
 
 impl Eq for Progress {}
+
+/// An image that reports how much of it is read and written.
+#[derive(Debug)]
+pub(crate) struct Metered<'a, I> {
+    image: I,
+    progress: Option<&'a Progress>,
+    done: u64,
+    reported: u64,
+}
+
+/// Bytes after which a report is due.
+const DUE: u64 = 1 << 20;
+
+impl<'a, I> Metered<'a, I> {
+    pub(crate) fn new(image: I, progress: Option<&'a Progress>) -> Self {
+        Self {
+            image,
+            progress,
+            done: 0,
+            reported: 0,
+        }
+    }
+
+    fn add(&mut self, bytes: usize) {
+        self.done += bytes as u64;
+        if self.done - self.reported >= DUE {
+            self.report();
+        }
+    }
+
+    /// Reports what is done, also if it is little.
+    pub(crate) fn report(&mut self) {
+        self.reported = self.done;
+        if let Some(progress) = self.progress {
+            progress.report(self.done);
+        }
+    }
+}
+
+impl<I: Read> Read for Metered<'_, I> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.image.read(buffer)?;
+        self.add(read);
+        Ok(read)
+    }
+}
+
+impl<I: Write> Write for Metered<'_, I> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.image.write(bytes)?;
+        self.add(written);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.image.flush()
+    }
+}
+
+impl<I: Seek> Seek for Metered<'_, I> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.image.seek(to)
+    }
+}

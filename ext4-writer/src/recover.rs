@@ -12,9 +12,10 @@ use crate::format::{
 use crate::geometry::Geometry;
 use crate::info::{read_at, read_superblock, write_at};
 use crate::mapped::Mapped;
+use crate::progress::Metered;
 use crate::replay::Log;
 use crate::volume::{Volume, check_features, checksum_seed, corrupt, count_free, geometry, tables};
-use crate::{Error, Info, orphans};
+use crate::{Error, InPlaceOptions, Info, orphans};
 
 /// Replays the journal of a filesystem that was not unmounted, and returns its superblock. A clean
 /// filesystem is not changed. *The filesystem must not be mounted*: the image does not show whether
@@ -42,8 +43,39 @@ use crate::{Error, Info, orphans};
 ///
 /// [`Error::NotExt4`], [`Error::Corrupt`] and [`Error::Features`] with the image as it was, except
 /// where the damage only shows in what the journal makes of the filesystem; [`Error::Output`].
-pub fn recover(mut image: impl Read + Write + Seek) -> Result<Info, Error> {
-    let superblock = read_superblock(&mut image)?;
+pub fn recover(image: impl Read + Write + Seek) -> Result<Info, Error> {
+    recover_with(image, &InPlaceOptions::default())
+}
+
+/// As [`recover`], with options.
+///
+/// ```
+/// use std::io::Cursor;
+/// use ext4_writer::{Builder, InPlaceOptions, Options, Progress, recover_with};
+///
+/// let builder = Builder::new(Cursor::new(Vec::new()), Options::new(4 << 20))?;
+/// let (image, _) = builder.finish()?;
+/// let progress = Progress::new(|done| eprint!("\r{} bytes", done.bytes));
+/// let info = recover_with(image, &InPlaceOptions::default().progress(progress))?;
+/// assert!(info.clean);
+/// # Ok::<(), ext4_writer::Error>(())
+/// ```
+///
+/// # Errors
+///
+/// As [`recover`].
+pub fn recover_with(
+    image: impl Read + Write + Seek,
+    options: &InPlaceOptions,
+) -> Result<Info, Error> {
+    let mut image = Metered::new(image, options.progress.as_ref());
+    let info = recover_image(&mut image)?;
+    image.report();
+    Ok(info)
+}
+
+pub(crate) fn recover_image(image: &mut (impl Read + Write + Seek)) -> Result<Info, Error> {
+    let superblock = read_superblock(image)?;
     let replay = superblock.s_feature_incompat.get() & incompat::RECOVER != 0;
     if !replay && !orphans::are_noted(&superblock) {
         return Info::of(&superblock);
@@ -51,24 +83,24 @@ pub fn recover(mut image: impl Read + Write + Seek) -> Result<Info, Error> {
     check_features(&superblock)?;
     let log = match replay {
         true => {
-            let geometry = geometry(&mut image, &superblock)?;
-            let journal = find_journal(&mut image, &superblock, &geometry)?;
-            let mut log = Log::open(&mut image, journal, geometry.block_size)?;
-            log.replay(&mut image)?;
+            let geometry = geometry(image, &superblock)?;
+            let journal = find_journal(image, &superblock, &geometry)?;
+            let mut log = Log::open(image, journal, geometry.block_size)?;
+            log.replay(image)?;
             Some(log)
         }
         false => None,
     };
     let failed = log.as_ref().is_some_and(Log::failed);
 
-    let superblock = read_superblock(&mut image)?;
-    let mut volume = Volume::read(&mut image, superblock)?;
+    let superblock = read_superblock(image)?;
+    let mut volume = Volume::read(image, superblock)?;
     // The orphans of a filesystem with errors cannot be relied on.
     if !failed
         && volume.superblock.s_state.get() & EXT4_ERROR_FS == 0
         && orphans::are_noted(&volume.superblock)
     {
-        orphans::release(&mut image, &mut volume)?;
+        orphans::release(image, &mut volume)?;
     }
     let superblock = &mut volume.superblock;
     count_free(superblock, &volume.descriptors);
@@ -79,9 +111,9 @@ pub fn recover(mut image: impl Read + Write + Seek) -> Result<Info, Error> {
     superblock.s_checksum = crate::superblock::checksum(superblock).into();
     // If this is interrupted, the next recovery finds an empty journal, which is harmless.
     if let Some(mut log) = log {
-        log.empty(&mut image)?;
+        log.empty(image)?;
     }
-    write_at(&mut image, SUPERBLOCK_OFFSET, superblock.as_bytes())?;
+    write_at(image, SUPERBLOCK_OFFSET, superblock.as_bytes())?;
     image.flush().map_err(|source| Error::Output {
         offset: SUPERBLOCK_OFFSET,
         source,

@@ -6,9 +6,13 @@ mod common;
 use std::fs::{self, File};
 use std::io::Cursor;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 use common::Image;
-use ext4_writer::{BlockSize, Builder, Error, Info, Journal, Metadata, Options, grow};
+use ext4_writer::{
+    BlockSize, Builder, Error, InPlaceOptions, Info, Journal, Metadata, Options, Progress, grow,
+    grow_with,
+};
 use proptest::prelude::*;
 use testkit::{Difference, Mount, walk};
 
@@ -39,6 +43,23 @@ fn fill(image: &Image, name: &str) {
     for i in 0..100 {
         fs::write(dir.join(format!("{i}")), vec![i as u8; i * 1000]).unwrap();
     }
+}
+
+#[test]
+fn growing_reports_more_and_more_bytes() {
+    let image = Image::new(Options::new(16 << 20), |_| ());
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let progress = Progress::new({
+        let seen = Arc::clone(&seen);
+        move |done| seen.lock().unwrap().push(done.bytes)
+    });
+    let options = InPlaceOptions::default().progress(progress);
+    let file = File::options().read(true).write(true).open(&image.path);
+    grow_with(file.unwrap(), 8 << 40, &options).unwrap();
+    let seen = seen.lock().unwrap();
+    assert!(seen.is_sorted() && seen.len() > 3, "{seen:?}");
+    // At least the descriptors of 65,536 groups.
+    assert!(seen.last().is_some_and(|bytes| *bytes > 65_536 * 64));
 }
 
 #[test]
