@@ -7,7 +7,7 @@ use crate::path::{check_depth, joined};
 use crate::tree::{Body, NodeId};
 
 /// How many symlinks Linux follows on one path (`MAXSYMLINKS`).
-const SYMLINKS_MAX: usize = 40;
+pub(crate) const SYMLINKS_MAX: usize = 40;
 
 /// The names still to be walked, and the number of symlinks followed so far.
 #[derive(Debug, Default)]

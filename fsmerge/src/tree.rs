@@ -1,6 +1,7 @@
 //! A finished tree: compact, immutable, canonical.
 
 use crate::metadata::{DeviceNumber, Metadata};
+use crate::resolve::SYMLINKS_MAX;
 use blockbox_path::BytePath;
 use std::ops::Range;
 
@@ -262,6 +263,49 @@ impl Tree {
         path.split(|&byte| byte == b'/')
             .filter(|name| !name.is_empty() && *name != b".")
             .try_fold(NodeId::ROOT, |at, name| self.child(at, name))
+    }
+
+    /// Returns the node that a path leads to, or `None`. All symbolic links are followed inside the
+    /// root, that of the last component too.
+    ///
+    /// ```
+    /// use fsmerge::{Kind, LayerBuilder, Limits, Metadata};
+    ///
+    /// let mut builder = LayerBuilder::new(&Limits::default());
+    /// builder.add_path(b"usr/bin", Metadata::new(0o755), Kind::DIRECTORY)?;
+    /// builder.add_path(b"bin", Metadata::new(0o777), Kind::Symlink(b"usr/bin"))?;
+    /// let tree = builder.finish();
+    /// assert_eq!(tree.resolve(b"/bin"), tree.lookup(b"usr/bin"));
+    /// # Ok::<(), fsmerge::Error>(())
+    /// ```
+    pub fn resolve(&self, path: &[u8]) -> Option<NodeId> {
+        let mut way = Vec::new();
+        // The next name is the last element.
+        let mut left: Vec<&[u8]> = path.rsplit(|&byte| byte == b'/').collect();
+        let mut followed = 0;
+        while let Some(name) = left.pop() {
+            let here = way.last().copied().unwrap_or(NodeId::ROOT);
+            match name {
+                b"" | b"." => {}
+                b".." if self.kind(here).is_directory() => drop(way.pop()),
+                _ => {
+                    let node = self.child(here, name)?;
+                    let Kind::Symlink(target) = self.kind(node) else {
+                        way.push(node);
+                        continue;
+                    };
+                    followed += 1;
+                    if followed > SYMLINKS_MAX {
+                        return None;
+                    }
+                    if target.starts_with(b"/") {
+                        way.clear();
+                    }
+                    left.extend(target.rsplit(|&byte| byte == b'/'));
+                }
+            }
+        }
+        Some(way.last().copied().unwrap_or(NodeId::ROOT))
     }
 
     /// Every name with its full path (the root's is empty, no path begins with `/`), in preorder,
