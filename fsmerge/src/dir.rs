@@ -5,6 +5,7 @@ use crate::intake::Intake;
 use crate::layer::{BuilderNodeId, LayerBuilder, LayerTree};
 use crate::limits::Limits;
 use crate::metadata::{DeviceNumber, Metadata};
+use crate::progress::Meter;
 use crate::stored::Stored;
 use crate::tar::{Content, Sink, Stats};
 use crate::timestamp::Timestamp;
@@ -59,18 +60,24 @@ pub fn read_dir<S: Sink>(
     }
     let attributes = reading.attributes(b"", &meta)?;
     reading.layer.set_root(attributes, false, false);
+    let mut meter = Meter::default();
     let mut pending = vec![(Vec::new(), reading.layer.root())];
     while let Some((path, parent)) = pending.pop() {
         let mut directories = Vec::new();
         for name in reading.names(&path)? {
             let separator: &[u8] = if path.is_empty() { b"" } else { b"/" };
             let path = [&path, separator, &name].concat();
+            let before = reading.stats.content_bytes;
             if let Some(node) = reading.entry(parent, &name, &path, sink)? {
                 directories.push((path, node));
+            }
+            if let Some(new) = meter.entry(reading.stats.content_bytes - before) {
+                sink.progress(new);
             }
         }
         pending.extend(directories.into_iter().rev());
     }
+    sink.progress(meter.rest());
     Ok((reading.layer.finish(), reading.stats))
 }
 

@@ -5,13 +5,13 @@ use crate::layer::{BuilderNodeId, LayerBuilder, LayerTree};
 use crate::limits::Limits;
 use crate::metadata::{DeviceNumber, Metadata};
 use crate::overlay;
+use crate::progress::Meter;
 use crate::stored::Stored;
 use crate::tar::{Content, Sink, Stats};
 use crate::timestamp::Timestamp;
 use crate::tree::{DataId, Kind};
 use erofs_reader::{Buffered, Extent, FileType, Image, Inode, Nid, ReadAt, Source};
 use std::collections::HashMap;
-use std::io::{Read, Seek, SeekFrom};
 
 /// Reads the tree of a layer image. `file` is asked where the contents of each regular file that is
 /// not empty are, once however many names it has: it gets the path, the inode and where in the
@@ -43,7 +43,46 @@ use std::io::{Read, Seek, SeekFrom};
 /// failed.
 pub fn read_erofs<R: ReadAt, E>(
     image: &Image<R>,
-    mut file: impl FnMut(&[u8], &Inode, Vec<Extent>) -> Result<Option<DataId>, E>,
+    file: impl FnMut(&[u8], &Inode, Vec<Extent>) -> Result<Option<DataId>, E>,
+    limits: &Limits,
+) -> Result<LayerTree, ReadError<E>> {
+    /// A function that is asked for the contents of each file.
+    struct Asked<F>(F);
+    impl<E, F> Files<E> for Asked<F>
+    where
+        F: FnMut(&[u8], &Inode, Vec<Extent>) -> Result<Option<DataId>, E>,
+    {
+        fn file(
+            &mut self,
+            path: &[u8],
+            inode: &Inode,
+            extents: Vec<Extent>,
+        ) -> Result<Option<DataId>, E> {
+            (self.0)(path, inode, extents)
+        }
+
+        fn entry(&mut self) {}
+    }
+    read(image, &mut Asked(file), limits)
+}
+
+/// Receives the files of an image.
+trait Files<E> {
+    /// Returns the id of a file's contents.
+    fn file(
+        &mut self,
+        path: &[u8],
+        inode: &Inode,
+        extents: Vec<Extent>,
+    ) -> Result<Option<DataId>, E>;
+
+    /// Is called after each name.
+    fn entry(&mut self);
+}
+
+fn read<R: ReadAt, E>(
+    image: &Image<R>,
+    files: &mut impl Files<E>,
     limits: &Limits,
 ) -> Result<LayerTree, ReadError<E>> {
     let mut layer = LayerBuilder::new(limits);
@@ -62,8 +101,8 @@ pub fn read_erofs<R: ReadAt, E>(
             let separator: &[u8] = if path.is_empty() { b"" } else { b"/" };
             let path = [&path, separator, &entry.name].concat();
             if let Some(&node) = links.get(&entry.nid) {
-                let linked = layer.link(parent, &entry.name, node);
-                linked?;
+                layer.link(parent, &entry.name, node)?;
+                files.entry();
                 continue;
             }
             let inode = image.inode(entry.nid).map_err(damaged(&path))?;
@@ -77,7 +116,8 @@ pub fn read_erofs<R: ReadAt, E>(
                         0 => None,
                         _ => {
                             let extents = image.extents(&inode).map_err(damaged(&path))?;
-                            file(&path, &inode, extents).map_err(|source| ReadError::Sink {
+                            let file = files.file(&path, &inode, extents);
+                            file.map_err(|source| ReadError::Sink {
                                 path: path.clone().into(),
                                 source,
                             })?
@@ -101,6 +141,7 @@ pub fn read_erofs<R: ReadAt, E>(
             } else if inode.nlink() > 1 {
                 links.insert(entry.nid, node);
             }
+            files.entry();
         }
     }
     Ok(layer.finish())
@@ -145,25 +186,32 @@ enum Stop<E> {
     Sink(E),
 }
 
-/// Reads the tree of a layer image, and the contents of its files through it.
-pub(crate) fn read_with_contents<S: Sink>(
-    image: impl ReadAt,
-    sink: &mut S,
-    limits: &Limits,
-) -> Result<(LayerTree, Stats), ReadError<S::Error>> {
-    let image = Image::open(Buffered::new(image)).map_err(damaged(b""))?;
-    let mut stats = Stats::default();
-    let file = |path: &[u8], inode: &Inode, extents: Vec<Extent>| {
+/// Passes contents to a sink.
+struct Through<'a, R, S> {
+    image: &'a Image<R>,
+    sink: &'a mut S,
+    stats: Stats,
+    meter: Meter,
+    /// Bytes of the contents that belong to the current name.
+    bytes: u64,
+}
+
+impl<R: ReadAt, S: Sink> Files<Stop<S::Error>> for Through<'_, R, S> {
+    fn file(
+        &mut self,
+        path: &[u8],
+        inode: &Inode,
+        extents: Vec<Extent>,
+    ) -> Result<Option<DataId>, Stop<S::Error>> {
         let ranges = ranges(&extents);
-        let mut contents = image
+        let contents = self
+            .image
             .file(inode)
             .map_err(|source| Stop::Image(damaged(path)(source)))?;
-        let stored = Stored::new(&ranges, |buffer, at| {
-            contents.seek(SeekFrom::Start(at))?;
-            contents.read(buffer)
-        });
+        let stored = Stored::new(&ranges, |buffer, at| Ok(contents.read_at(buffer, at)?));
         let mut stored = stored.buffered(inode.size());
-        let data = sink.file(path, Content::new(inode.size(), &ranges, &mut stored));
+        let content = Content::new(inode.size(), &ranges, &mut stored);
+        let data = self.sink.file(path, content);
         let stored = stored.into_inner();
         // The sink's error does not contain the cause of a failed read, so it is taken from the
         // image.
@@ -174,11 +222,35 @@ pub(crate) fn read_with_contents<S: Sink>(
                 source,
             }));
         }
-        stats.files += 1;
-        stats.content_bytes = stats.content_bytes.saturating_add(inode.size());
+        self.bytes = inode.size();
+        self.stats.files += 1;
+        self.stats.content_bytes = self.stats.content_bytes.saturating_add(self.bytes);
         data.map(Some).map_err(Stop::Sink)
+    }
+
+    fn entry(&mut self) {
+        self.stats.entries += 1;
+        if let Some(new) = self.meter.entry(std::mem::take(&mut self.bytes)) {
+            self.sink.progress(new);
+        }
+    }
+}
+
+/// Reads the tree of a layer image, and the contents of its files through it.
+pub(crate) fn read_with_contents<S: Sink>(
+    image: impl ReadAt,
+    sink: &mut S,
+    limits: &Limits,
+) -> Result<(LayerTree, Stats), ReadError<S::Error>> {
+    let image = Image::open(Buffered::new(image)).map_err(damaged(b""))?;
+    let mut files = Through {
+        image: &image,
+        sink,
+        stats: Stats::default(),
+        meter: Meter::default(),
+        bytes: 0,
     };
-    let layer = read_erofs(&image, file, limits).map_err(|error| match error {
+    let layer = read(&image, &mut files, limits).map_err(|error| match error {
         ReadError::Layer(error)
         | ReadError::Sink {
             source: Stop::Image(error),
@@ -189,7 +261,13 @@ pub(crate) fn read_with_contents<S: Sink>(
             source: Stop::Sink(source),
         } => ReadError::Sink { path, source },
     })?;
-    stats.entries = layer.names() as u64;
+    let Through {
+        sink,
+        stats,
+        mut meter,
+        ..
+    } = files;
+    sink.progress(meter.rest());
     Ok((layer, stats))
 }
 

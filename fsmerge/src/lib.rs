@@ -21,6 +21,7 @@ mod merge;
 mod metadata;
 pub mod overlay;
 mod path;
+mod progress;
 mod resolve;
 mod store;
 #[cfg(any(feature = "dir", feature = "erofs"))]
@@ -41,6 +42,7 @@ pub use layer_source::{LayerSource, merge};
 pub use limits::Limits;
 pub use merge::{Merge, Merged};
 pub use metadata::{DeviceNumber, Metadata, Xattr, Xattrs};
+pub use progress::{Done, Progress};
 pub use store::{ContentStore, Contents, StoredContent};
 pub use tar::{Content, Segment, Sink, Stats, read_tar, read_tar_seek};
 pub use timestamp::Timestamp;

@@ -8,6 +8,7 @@ use crate::follow::followed;
 use crate::layer::LayerTree;
 use crate::limits::Limits;
 use crate::path;
+use crate::progress::{Meter, Progress};
 use crate::resolve::{Resolved, resolve};
 use crate::tree::{Body, Kind, NodeId, Tree};
 use std::collections::HashMap;
@@ -67,6 +68,7 @@ pub struct Merge {
     /// By the arena's ids.
     origins: Vec<Option<u16>>,
     pub(crate) layers: usize,
+    progress: Option<Progress>,
 }
 
 impl Merge {
@@ -77,7 +79,22 @@ impl Merge {
             limits: *limits,
             origins: vec![None],
             layers: 0,
+            progress: None,
         }
+    }
+
+    /// Sets the callback that receives the progress of the merge: the names of all layers so far.
+    ///
+    /// ```
+    /// use fsmerge::{Limits, Merge, Progress};
+    ///
+    /// let progress = Progress::new(|done| eprint!("\r{} names", done.entries));
+    /// let merge = Merge::new(&Limits::default()).progress(progress);
+    /// ```
+    #[must_use]
+    pub fn progress(mut self, progress: impl Into<Option<Progress>>) -> Self {
+        self.progress = progress.into();
+        self
     }
 
     /// Adds `layer` on top of the others.
@@ -205,9 +222,17 @@ impl Push<'_> {
         let substantial = substantial(self.layer);
         let layer = self.layer;
         let root = self.root().map_err(|problem| (NodeId::ROOT, problem))?;
+        let mut meter = Meter::default();
+        let progress = self.merge.progress.clone();
+        let report = |new| {
+            if let Some(progress) = &progress {
+                progress.add(new);
+            }
+        };
         let mut pending = vec![(NodeId::ROOT, root)];
         while let Some((from, to)) = pending.pop() {
             for (name, id) in layer.children(from) {
+                meter.entry(0).map(report);
                 let directory = self
                     .child(to, name, id, substantial[id.index()])
                     .map_err(|problem| (id, problem))?;
@@ -216,6 +241,7 @@ impl Push<'_> {
                 }
             }
         }
+        report(meter.rest());
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 use crate::error::{Error, ReadError};
 use crate::layer::LayerTree;
 use crate::limits::Limits;
+use crate::progress::{Done, Meter, Progress};
 use crate::tar::{Content, Segment, Sink, Stats, read_tar, read_tar_seek};
 use crate::tree::DataId;
 use std::fmt;
@@ -81,6 +82,9 @@ pub struct ContentStore<'a> {
     #[cfg(all(feature = "dir", unix))]
     folders: Vec<std::path::PathBuf>,
     stored: Vec<Stored<'a>>,
+    progress: Option<Progress>,
+    /// Bytes of contents that were reported while they were copied.
+    ahead: u64,
 }
 
 /// The copy of contents that can be read only once.
@@ -147,7 +151,24 @@ impl<'a> ContentStore<'a> {
             #[cfg(all(feature = "dir", unix))]
             folders: Vec::new(),
             stored: Vec::new(),
+            progress: None,
+            ahead: 0,
         }
+    }
+
+    /// Sets the callback that receives the progress of reading: entries and contents of all layers
+    /// so far.
+    ///
+    /// ```
+    /// use fsmerge::{ContentStore, Progress};
+    ///
+    /// let progress = Progress::new(|done| eprint!("\r{} entries", done.entries));
+    /// let contents = ContentStore::in_memory().progress(progress);
+    /// ```
+    #[must_use]
+    pub fn progress(mut self, progress: impl Into<Option<Progress>>) -> Self {
+        self.progress = progress.into();
+        self
     }
 
     /// Reads the archive of a layer from a stream, and copies the contents of its files.
@@ -204,6 +225,7 @@ impl<'a> ContentStore<'a> {
                 start: content.archive_offset().unwrap_or(0),
             },
             stored: &mut self.stored,
+            progress: self.progress.as_ref(),
         };
         let read = read_tar_seek(BufReader::new(&mut tar), &mut notes, limits)?;
         self.archives.push(Box::new(tar));
@@ -261,6 +283,7 @@ impl<'a> ContentStore<'a> {
                 path: path.to_vec(),
             },
             stored: &mut self.stored,
+            progress: self.progress.as_ref(),
         };
         let read = crate::dir::read_dir(root, &mut notes, limits)?;
         self.folders.push(root.to_owned());
@@ -286,6 +309,7 @@ fn keep<'a>(stored: &mut Vec<Stored<'a>>, place: Place<'a>, ranges: Vec<Range<u6
 struct Notes<'s, 'a, P> {
     place: P,
     stored: &'s mut Vec<Stored<'a>>,
+    progress: Option<&'s Progress>,
 }
 
 impl<'a, P: FnMut(&[u8], &Content<'_>) -> Place<'a>> Sink for Notes<'_, 'a, P> {
@@ -296,6 +320,12 @@ impl<'a, P: FnMut(&[u8], &Content<'_>) -> Place<'a>> Sink for Notes<'_, 'a, P> {
         let ranges = content.ranges().iter();
         let ranges = ranges.map(|&(start, length)| start..start + length);
         Ok(keep(self.stored, place, ranges.collect()))
+    }
+
+    fn progress(&mut self, new: Done) {
+        if let Some(progress) = self.progress {
+            progress.add(new);
+        }
     }
 }
 
@@ -315,12 +345,35 @@ impl Sink for ContentStore<'_> {
                 Segment::Hole(length) => at += length,
                 Segment::Data(length) => {
                     ranges.push(at..at + length);
-                    self.copies.append(&mut content, length)?;
                     at += length;
+                    self.copy(&mut content, length)?;
                 }
             }
         }
         Ok(keep(&mut self.stored, Place::Copied(start), ranges))
+    }
+
+    fn progress(&mut self, mut new: Done) {
+        new.bytes = new.bytes.saturating_sub(std::mem::take(&mut self.ahead));
+        if let Some(progress) = &self.progress {
+            progress.add(new);
+        }
+    }
+}
+
+impl ContentStore<'_> {
+    /// Copies `length` bytes of contents. Large ones are reported on the way.
+    fn copy(&mut self, content: &mut Content<'_>, mut length: u64) -> io::Result<()> {
+        while length > 0 {
+            let bytes = length.min(Meter::BYTES);
+            self.copies.append(content, bytes)?;
+            length -= bytes;
+            if let Some(progress) = self.progress.as_ref().filter(|_| bytes == Meter::BYTES) {
+                progress.add(Done { entries: 0, bytes });
+                self.ahead += bytes;
+            }
+        }
+        Ok(())
     }
 }
 

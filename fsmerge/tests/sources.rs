@@ -3,13 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use fsmerge::{
-    Content, DataId, Error, Kind, LayerSource, Limits, MergeError, Problem, ReadError, Segment,
-    Sink, merge, read_dir,
+    Content, ContentStore, DataId, Done, Error, Kind, LayerSource, Limits, Merge, MergeError,
+    Problem, Progress, ReadError, Segment, Sink, merge, read_dir,
 };
 use rustix::fs::{XattrFlags, lsetxattr};
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
+use std::sync::{Arc, Mutex};
 use testkit::{Node, TarBuilder};
 
 /// Keeps contents and where their data is.
@@ -215,6 +216,52 @@ fn archives_directories_and_images_merge_in_one_call() {
     assert_eq!(segments, &[Segment::Hole(8192), Segment::Data(13)]);
     let files: Vec<_> = stats.iter().map(|stats| stats.files).collect();
     assert_eq!(files, [2, 1, 1]);
+}
+
+#[test]
+fn progress_ends_with_all_entries_and_bytes() {
+    const LARGE: usize = 9 << 20;
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let progress = Progress::new({
+        let seen = Arc::clone(&seen);
+        move |done: Done| seen.lock().unwrap().push((done.entries, done.bytes))
+    });
+    let limits = Limits::default();
+    let mut tar = TarBuilder::new().file("large", vec![1; LARGE]);
+    for n in 0..300 {
+        tar = tar.file(&format!("{n}"), "x");
+    }
+    let tar = tar.finish();
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("file"), "contents").unwrap();
+
+    let mut store = ContentStore::in_memory().progress(progress.clone());
+    let (layer, _) = store.read_tar(&tar[..], &limits).unwrap();
+    let so_far = (301, LARGE as u64 + 300);
+    {
+        let seen = seen.lock().unwrap();
+        assert!(seen.is_sorted());
+        assert_eq!(seen.last(), Some(&so_far));
+        // The large file is reported while it is read.
+        assert!(seen.contains(&(0, 4 << 20)) && seen.contains(&(0, 8 << 20)));
+    }
+    store.read_archive(io::Cursor::new(&tar), &limits).unwrap();
+    store.read_dir(folder.path(), &limits).unwrap();
+    let mut so_far = (2 * so_far.0 + 1, 2 * so_far.1 + 8);
+    assert_eq!(seen.lock().unwrap().last(), Some(&so_far));
+    if let Some(image) = image() {
+        LayerSource::erofs(image).read(&mut store, &limits).unwrap();
+        // Two names of one file, and a whiteout.
+        so_far = (so_far.0 + 3, so_far.1 + 8192 + 13);
+        assert_eq!(seen.lock().unwrap().last(), Some(&so_far));
+    }
+
+    // One name of each file of both layers.
+    let mut merge = Merge::new(&limits).progress(progress);
+    merge.push(&layer).unwrap();
+    merge.push(&layer).unwrap();
+    let so_far = (so_far.0 + 602, so_far.1);
+    assert_eq!(seen.lock().unwrap().last(), Some(&so_far));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! A file's contents on their way to the sink.
 
+use crate::progress::Done;
 use crate::tree::DataId;
 use std::convert::Infallible;
 use std::io::{self, BufRead, Read};
@@ -21,6 +22,12 @@ pub trait Sink {
     /// Any error of storing. If the archive is damaged, reading `content` fails, and
     /// [`read_tar`](crate::read_tar()) reports the damage instead of the sink's error.
     fn file(&mut self, path: &[u8], content: Content<'_>) -> Result<DataId, Self::Error>;
+
+    /// Receives how much was read since the last call, after every few entries and every few MiB
+    /// of contents. Does nothing unless a sink implements it.
+    fn progress(&mut self, new: Done) {
+        let _ = new;
+    }
 }
 
 /// Skips all contents: for reading names and attributes alone.

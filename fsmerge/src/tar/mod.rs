@@ -18,6 +18,7 @@ use crate::intake::Intake;
 use crate::layer::LayerTree;
 use crate::limits::Limits;
 use crate::metadata::Metadata;
+use crate::progress::Meter;
 use crate::timestamp::Timestamp;
 use blockbox_tar::{Reader, Source, What};
 use ingest::Ingest;
@@ -90,6 +91,7 @@ fn read<R: BufRead, S: Sink>(
     let mut stats = Stats::default();
     let mut intake = Intake::new(limits);
     let mut ingest = Ingest::new(limits);
+    let mut meter = Meter::default();
     while let Some(entry) = reader
         .next(|remark| stats.remark(remark, limits))
         .map_err(Error::of_framing)?
@@ -120,7 +122,7 @@ fn read<R: BufRead, S: Sink>(
             xattrs,
         };
         let place = Place::of(&entry.path, limits).map_err(at)?;
-        let mut data = None;
+        let (mut data, mut size) = (None, 0);
         if let What::File(map) = &entry.what {
             let stored = map.stored();
             if map.size > 0 && place.is_entry() {
@@ -139,8 +141,9 @@ fn read<R: BufRead, S: Sink>(
                     source,
                 })?);
                 reader.source.skip(unread).map_err(Error::of_framing)?;
+                size = map.size;
                 stats.files += 1;
-                stats.content_bytes = stats.content_bytes.saturating_add(map.size);
+                stats.content_bytes = stats.content_bytes.saturating_add(size);
             } else {
                 reader.source.skip(stored).map_err(Error::of_framing)?;
             }
@@ -153,7 +156,11 @@ fn read<R: BufRead, S: Sink>(
                 offset: entry.offset,
                 problem,
             })?;
+        if let Some(new) = meter.entry(size) {
+            sink.progress(new);
+        }
     }
+    sink.progress(meter.rest());
     stats.archive_bytes = reader.source.offset();
     Ok((ingest.finish()?, stats))
 }
