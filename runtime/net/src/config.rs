@@ -3,11 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use blockbox_protocol::network::{HostEntry, MacAddress, Mode, Publish, Rule};
 use serde::{Deserialize, Serialize};
-
-use crate::mac::MacAddress;
-use crate::publish::Publish;
-use crate::rule::Rule;
 
 /// The addresses on the link between the gateway and its guest.
 ///
@@ -128,21 +125,6 @@ impl Addresses {
     }
 }
 
-/// What a guest can reach if no rule matches.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[non_exhaustive]
-pub enum Mode {
-    /// Only what the allow list contains.
-    None,
-    /// The internet: public addresses, except the host's own.
-    #[default]
-    Public,
-    /// Everything that the host can reach, including private networks, link-local and metadata
-    /// addresses, but not its loopback.
-    All,
-}
-
 /// A name server of the host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -168,26 +150,6 @@ impl Nameserver {
     pub fn domains(mut self, domains: impl IntoIterator<Item = String>) -> Self {
         self.domains = domains.into_iter().collect();
         self
-    }
-}
-
-/// A name with a fixed address: a line of `/etc/hosts`, or an extra host.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct HostEntry {
-    /// The name.
-    pub name: String,
-    /// Its address.
-    pub address: IpAddr,
-}
-
-impl HostEntry {
-    /// Returns an entry for a name and its address.
-    pub fn new(name: impl Into<String>, address: IpAddr) -> Self {
-        Self {
-            name: name.into(),
-            address,
-        }
     }
 }
 
@@ -365,5 +327,15 @@ mod tests {
                 .checked_add(limits.idle())
                 .is_some()
         );
+    }
+
+    #[test]
+    fn local_addresses_are_of_one_station_that_is_not_the_gateway() {
+        let gateway = Addresses::default().gateway_mac;
+        let [_, bytes @ ..] = gateway.0;
+        for address in [MacAddress::local(bytes), MacAddress::local([0xff; 5])] {
+            assert!(!address.is_group() && address.0[0] & 2 != 0, "{address}");
+            assert_ne!(address, gateway);
+        }
     }
 }

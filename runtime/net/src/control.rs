@@ -3,12 +3,12 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr};
 
+use blockbox_protocol::network::{BoundPort, Protocol};
 use mio::net::UnixStream;
 use serde::{Deserialize, Serialize};
 
 use crate::config::ResolverData;
 use crate::denial::Denial;
-use crate::publish::{BoundPort, Protocol};
 
 /// The longest request in bytes: a request may contain as much as the configuration.
 pub(crate) const LONGEST: usize = 16 << 20;

@@ -5,11 +5,9 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::SystemTime;
 
+use blockbox_protocol::network::{Mode, Protocol, Rule};
 use serde::{Deserialize, Serialize};
 
-use crate::config::Mode;
-use crate::publish::Protocol;
-use crate::rule::Rule;
 use crate::scope::Scope;
 
 /// The reason of a denial.

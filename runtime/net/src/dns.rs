@@ -11,13 +11,14 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use blockbox_protocol::network::HostEntry;
 use hickory_proto::op::ResponseCode;
 use slab::Slab;
 
 use self::message::{Asked, Read};
 use self::question::{Client, Question};
 use self::upstream::Race;
-use crate::config::{HostEntry, ResolverData};
+use crate::config::ResolverData;
 use crate::policy::HOST_NAME;
 use crate::shared::{self, Shared};
 use crate::token::{self, Kind};

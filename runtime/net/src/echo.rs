@@ -8,13 +8,13 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, UdpSocket as StdUdpSocket};
 use std::time::{Duration, Instant};
 
+use blockbox_protocol::network::Protocol;
 use mio::Interest;
 use mio::net::UdpSocket;
 use slab::Slab;
 use socket2::{Domain, Protocol as SocketProtocol, Socket, Type};
 
 use crate::packet::{self, ICMPV4, ICMPV6, Packet, Unreachable};
-use crate::publish::Protocol;
 use crate::shared::Shared;
 use crate::token::{self, Kind};
 

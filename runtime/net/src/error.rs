@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 
-use crate::publish::Protocol;
+use blockbox_protocol::network::Protocol;
 
 /// Why a gateway does not start, or ends.
 #[derive(Debug, thiserror::Error)]

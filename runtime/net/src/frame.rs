@@ -6,9 +6,8 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::ops::Range;
 
+use blockbox_protocol::network::MacAddress;
 use mio::net::UnixStream;
-
-use crate::mac::MacAddress;
 
 /// The longest frame in bytes: the largest IP packet. A virtio-net device sends no longer frames.
 const MAX_FRAME: usize = 65_535 + ETHERNET;

@@ -3,6 +3,7 @@
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::time::{Duration, Instant};
 
+use blockbox_protocol::network::BoundPort;
 use mio::net::UnixStream;
 use mio::{Events, Interest, Poll};
 
@@ -17,7 +18,6 @@ use crate::link;
 use crate::packet::{self, Packet};
 use crate::policy::Policy;
 use crate::ports::Ports;
-use crate::publish::BoundPort;
 use crate::reassembly::Reassembly;
 use crate::shared::Shared;
 use crate::tcp::Tcp;

@@ -12,8 +12,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use crate::config::{HostEntry, Nameserver, ResolverData};
-use crate::rule::host_name;
+use blockbox_protocol::network::{HostEntry, host_name};
+
+use crate::config::{Nameserver, ResolverData};
 use crate::scope::Scope;
 
 /// The most names of a hosts file that are used: the file may be a list of a million blocked names.

@@ -35,25 +35,24 @@ mod gateway;
 pub mod helper;
 pub mod host_resolver;
 mod link;
-mod mac;
 mod packet;
 mod policy;
 mod ports;
-mod publish;
 mod reassembly;
-mod rule;
 mod scope;
 mod shared;
 mod tcp;
 mod token;
 mod udp;
 
-pub use self::config::{Addresses, Config, HostEntry, Limits, Mode, Nameserver, ResolverData};
+pub use blockbox_protocol::network::{
+    BoundPort, HostEntry, MacAddress, MacAddressError, Mode, Protocol, Publish, PublishError, Rule,
+    RuleError,
+};
+
+pub use self::config::{Addresses, Config, Limits, Nameserver, ResolverData};
 pub use self::control::{FlowStatus, Request, Response, Status};
 pub use self::denial::{Denial, Reason, Remedy};
 pub use self::error::Error;
 pub use self::gateway::{Bound, Gateway};
-pub use self::mac::{MacAddress, MacAddressError};
-pub use self::publish::{BoundPort, Protocol, Publish, PublishError};
-pub use self::rule::{Rule, RuleError};
 pub use self::scope::Scope;

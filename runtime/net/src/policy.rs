@@ -9,11 +9,11 @@ mod names;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Instant;
 
+use blockbox_protocol::network::{Mode, Protocol, Rule};
+
 use self::names::Names;
-use crate::config::{Addresses, Config, Mode};
+use crate::config::{Addresses, Config};
 use crate::denial::{Denial, Reason, Remedy};
-use crate::publish::Protocol;
-use crate::rule::Rule;
 use crate::scope::{Scope, carried};
 
 /// The permission to reach a destination.

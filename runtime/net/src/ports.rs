@@ -4,12 +4,12 @@ use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener as StdTcpListener, UdpSocket as StdUdpSocket};
 use std::time::{Duration, Instant};
 
+use blockbox_protocol::network::{BoundPort, Protocol};
 use mio::net::{TcpListener, UdpSocket};
 use mio::{Interest, Registry};
 
 use crate::config::Config;
 use crate::error::Error;
-use crate::publish::{BoundPort, Protocol};
 use crate::shared::Shared;
 use crate::tcp::Tcp;
 use crate::token::{self, Kind};
@@ -63,11 +63,7 @@ impl Ports {
                     Socket::Udp(socket) => registry.register(socket, token, Interest::READABLE),
                 }
                 .map_err(failed)?;
-                bound.push(BoundPort {
-                    protocol,
-                    host: at,
-                    guest,
-                });
+                bound.push(BoundPort::new(protocol, at, guest));
                 listeners.push(Listener {
                     socket,
                     guest,

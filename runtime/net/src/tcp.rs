@@ -13,6 +13,7 @@ use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use blockbox_protocol::network::Protocol;
 use mio::Interest;
 use mio::net::TcpStream;
 use slab::Slab;
@@ -26,7 +27,6 @@ use crate::denial::{Denial, Reason};
 use crate::dns;
 use crate::packet::{self, Packet, Unreachable};
 use crate::policy::Grant;
-use crate::publish::Protocol;
 use crate::shared::{FIRST_PORT, Shared};
 use crate::token::{self, Kind};
 

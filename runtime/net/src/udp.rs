@@ -9,6 +9,7 @@ use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use blockbox_protocol::network::Protocol;
 use mio::Interest;
 use mio::net::UdpSocket;
 use slab::Slab;
@@ -16,7 +17,6 @@ use slab::Slab;
 use crate::control::FlowStatus;
 use crate::dns::question::{self, Client, Question};
 use crate::packet::{self, Packet, Unreachable};
-use crate::publish::Protocol;
 use crate::shared::{FIRST_PORT, Shared};
 use crate::token::{self, Kind};
 

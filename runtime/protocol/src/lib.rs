@@ -19,6 +19,8 @@ mod envelope;
 mod exec;
 mod files;
 pub mod frame;
+#[cfg(feature = "network")]
+pub mod network;
 pub mod relay;
 mod reply;
 mod request;

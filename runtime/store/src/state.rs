@@ -27,7 +27,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use blockbox_net::BoundPort;
+use blockbox_protocol::network::BoundPort;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};

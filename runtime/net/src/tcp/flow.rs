@@ -6,6 +6,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::time::{Duration, Instant};
 
+use blockbox_protocol::network::Protocol;
 use mio::net::TcpStream;
 use smoltcp::iface::{SocketHandle, SocketSet};
 use smoltcp::socket::tcp::{RecvError, Socket, SocketBuffer, State};
@@ -15,7 +16,6 @@ use super::sniff::{LONGEST, Sniff, sniff};
 use crate::denial::{Denial, Reason};
 use crate::dns::question::{Client, Question};
 use crate::policy::{NameCheck, Policy};
-use crate::publish::Protocol;
 
 /// The most bytes that are moved in a direction in one turn.
 const TURN: usize = 256 << 10;

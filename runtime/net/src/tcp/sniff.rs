@@ -1,6 +1,6 @@
 //! Reads the host that a connection asks for from its first bytes: TLS's server name, HTTP's host.
 
-use crate::rule::host_name;
+use blockbox_protocol::network::host_name;
 
 /// How many bytes a connection may send before the name must be found.
 pub(super) const LONGEST: usize = 16 << 10;

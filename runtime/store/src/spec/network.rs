@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use blockbox_net::{HostEntry, MacAddress, Mode, Publish, Rule};
+use blockbox_protocol::network::{HostEntry, MacAddress, Mode, Publish, Rule};
 use serde::{Deserialize, Serialize};
 
 /// The network of a sandbox. The default reaches the internet and publishes no port.

@@ -35,7 +35,7 @@ impl fmt::Display for Protocol {
 /// length on both sides.
 ///
 /// ```
-/// use blockbox_net::Publish;
+/// use blockbox_protocol::network::Publish;
 ///
 /// let publish: Publish = "8080:80".parse()?;
 /// assert_eq!(publish.to_string(), "127.0.0.1:8080:80/tcp");
@@ -130,6 +130,17 @@ pub struct BoundPort {
     pub host: SocketAddr,
     /// The guest's port.
     pub guest: u16,
+}
+
+impl BoundPort {
+    /// Returns the port of the guest that is bound at `host`.
+    pub fn new(protocol: Protocol, host: SocketAddr, guest: u16) -> Self {
+        Self {
+            protocol,
+            host,
+            guest,
+        }
+    }
 }
 
 /// Parses a range: returns its first port and its length.

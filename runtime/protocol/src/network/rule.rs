@@ -23,7 +23,7 @@ enum Target {
 /// stand in brackets where a port follows. Without a port the rule is about every port.
 ///
 /// ```
-/// use blockbox_net::Rule;
+/// use blockbox_protocol::network::Rule;
 ///
 /// let rule: Rule = "10.0.0.0/8:443".parse()?;
 /// assert!(rule.matches_address("10.1.2.3".parse()?, 443));
@@ -153,7 +153,7 @@ fn masked(address: IpAddr, prefix: u8) -> Option<IpAddr> {
 }
 
 /// Returns a valid host name in lower case without a final dot (RFC 1123, and underscores).
-pub(crate) fn host_name(text: &str) -> Option<String> {
+pub fn host_name(text: &str) -> Option<String> {
     let text = text.strip_suffix('.').unwrap_or(text);
     let fits = !text.is_empty()
         && text.len() <= 253
