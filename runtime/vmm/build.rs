@@ -137,19 +137,54 @@ fn watch(manifest_dir: &Path, built: &Path) {
     );
 }
 
-/// The guest's target triple, and the flags that make its programs static.
-fn guest_target(arch: &str) -> (String, Vec<&'static str>) {
-    let mut rustflags = vec!["-Ctarget-feature=+crt-static", "-Crelocation-model=static"];
-    if env::consts::OS == "linux" && required("HOST").starts_with(arch) {
+/// The guest's target, and the flags that make its programs static and small.
+fn guest_target(arch: &str) -> (String, Vec<String>) {
+    let mut rustflags = vec![
+        "-Ctarget-feature=+crt-static".to_owned(),
+        "-Crelocation-model=static".to_owned(),
+    ];
+    let native = env::consts::OS == "linux" && required("HOST").starts_with(arch);
+    let musl = format!("{arch}-unknown-linux-musl");
+    if native && !is_installed(&musl) {
+        // Three times the size, but it needs no more than the host's own toolchain.
         return (format!("{arch}-unknown-linux-gnu"), rustflags);
     }
-    // No C toolchain for Linux at hand: musl comes with its start files, and rustc with a linker.
+    // Musl comes with its start files, and rustc with a linker: no C toolchain for Linux is needed.
     rustflags.extend([
-        "-Clinker=rust-lld",
-        "-Clinker-flavor=ld.lld",
-        "-Clink-self-contained=yes",
+        "-Clinker=rust-lld".to_owned(),
+        "-Clinker-flavor=ld.lld".to_owned(),
+        "-Clink-self-contained=yes".to_owned(),
+        // A panic aborts, so nothing is unwound.
+        "-Clink-arg=--no-eh-frame-hdr".to_owned(),
+        format!("-Clink-arg=-T{}", linker_script().display()),
     ]);
-    (format!("{arch}-unknown-linux-musl"), rustflags)
+    (musl, rustflags)
+}
+
+/// Writes a linker script that leaves the tables for unwinding out of a program.
+fn linker_script() -> PathBuf {
+    let path = PathBuf::from(required("OUT_DIR")).join("guest.ld");
+    let script = "SECTIONS { /DISCARD/ : { *(.eh_frame) *(.gcc_except_table .gcc_except_table.*) } }\n\
+                  INSERT AFTER .text;\n";
+    fs::write(&path, script).expect("OUT_DIR is writable");
+    path
+}
+
+/// Returns whether the compiler has what it needs to build for `target` without a C toolchain.
+fn is_installed(target: &str) -> bool {
+    let print = |what: &[&str]| {
+        let output = Command::new(required("RUSTC")).args(what).output();
+        let output = output.expect("rustc runs").stdout;
+        PathBuf::from(String::from_utf8_lossy(&output).trim())
+    };
+    let targets = print(&["--print", "sysroot"]).join("lib/rustlib");
+    // rustup lists there what it has installed.
+    let components = targets.join("components");
+    if components.exists() {
+        println!("cargo::rerun-if-changed={}", components.display());
+    }
+    let linker = targets.join(required("HOST")).join("bin/rust-lld");
+    linker.is_file() && print(&["--print", "target-libdir", "--target", target]).is_dir()
 }
 
 fn required(name: &str) -> String {

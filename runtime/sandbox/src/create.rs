@@ -122,8 +122,10 @@ fn write_upper(root: &Root, path: PathBuf, size: u64, patches: &[Patch]) -> conv
         .map_err(convert::Error::io(&path))?;
     // If a byte were written at its end instead, the file would take one more block.
     file.set_len(size).map_err(convert::Error::io(&path))?;
-    let mut disk =
-        ext4_writer::Builder::new(file, ext4_writer::Options::new(size)).map_err(failed)?;
+    // A sandbox's disk does not grow while it is mounted, and each block that is reserved for that
+    // takes one on the host.
+    let options = ext4_writer::Options::new(size).reserved_gdt_blocks(0);
+    let mut disk = ext4_writer::Builder::new(file, options).map_err(failed)?;
     let ours = ext4_writer::Metadata::new(0o755);
     let name = |path: &'static str| path.trim_start_matches('/').as_bytes();
     let top = disk.root();

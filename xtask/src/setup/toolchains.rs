@@ -27,11 +27,23 @@ pub(super) fn install() -> Result<bool> {
     if cfg!(target_os = "linux") && !api::is_possible() {
         complete &= compiler(api::COMPILER, "public interfaces are listed with it");
     }
+    complete &= guest_target();
     if !has_bare_metal() {
         println!("setup: rustup target add {BARE_METAL}: what needs no std is built for it");
         complete &= rustup(&["target", "add", BARE_METAL]);
     }
     Ok(complete)
+}
+
+/// Adds the target that the guest's programs are smallest for. Returns `false` if it is missing,
+/// and they are built for the host's own.
+pub(crate) fn guest_target() -> bool {
+    let target = format!("{}-unknown-linux-musl", std::env::consts::ARCH);
+    if has_target(&target) {
+        return true;
+    }
+    println!("setup: rustup target add {target}: the guest's programs are built for it");
+    rustup(&["target", "add", &target])
 }
 
 /// Installs the oldest supported compilers.

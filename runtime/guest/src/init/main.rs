@@ -62,6 +62,9 @@ mod streams;
 mod sys;
 #[cfg(target_os = "linux")]
 mod trim;
+#[cfg(target_env = "musl")]
+#[allow(unsafe_code)]
+mod unwind;
 #[cfg(target_os = "linux")]
 mod worker;
 
