@@ -93,7 +93,17 @@ impl Platform {
         (!empty).then_some(platform)
     }
 
-    /// Returns whether an image for this platform runs on a machine of platform `machine`.
+    /// Returns whether an image for this platform runs on a machine of platform `machine`: one for
+    /// the same variant of the architecture, or for an older one, as containerd has it. An image
+    /// that does not say its variant is taken to run.
+    ///
+    /// ```
+    /// use ocipull::Platform;
+    ///
+    /// let image = Platform::new("linux", "arm").variant("v6");
+    /// assert!(image.runs_on(&Platform::new("linux", "arm").variant("v8")));
+    /// assert!(!image.runs_on(&Platform::new("linux", "arm").variant("v5")));
+    /// ```
     pub fn runs_on(&self, machine: &Self) -> bool {
         self.fitness(machine).is_some()
     }
@@ -101,20 +111,93 @@ impl Platform {
     /// How well an image for `self` fits a machine of platform `wanted`; `None` if it does not run
     /// there.
     pub(crate) fn fitness(&self, wanted: &Self) -> Option<u8> {
-        if (&self.os, &self.architecture) != (&wanted.os, &wanted.architecture) {
+        let (ours, theirs) = (Canonical::of(self), Canonical::of(wanted));
+        if (&ours.os, &ours.architecture) != (&theirs.os, &theirs.architecture) {
             return None;
         }
-        match (self.variant.as_deref(), wanted.variant.as_deref()) {
-            (ours, Some(theirs)) if ours == Some(theirs) => Some(3),
-            // Every arm64 processor is at least v8, whether the image says so or not.
-            (None, Some("v8")) | (Some("v8"), None) if self.architecture == "arm64" => Some(2),
-            (None, None) => Some(3),
-            (None, Some(_)) => Some(1),
-            // A baseline image comes before one that needs a newer processor.
-            (Some(_), None) => Some(0),
-            (Some(_), Some(_)) => None,
+        let behind = match (&ours.variant, &theirs.variant) {
+            (None, None) => Some(0),
+            (Some(ours), Some(wanted)) => variants_behind(&theirs.architecture, ours, wanted),
+            _ => None,
+        };
+        match behind {
+            Some(behind) => Some(u8::MAX.saturating_sub(behind)),
+            // It may be for any variant.
+            None if self.variant.is_none() => Some(1),
+            // A machine of an unknown variant may be new enough.
+            None if wanted.variant.is_none() => Some(0),
+            None => None,
         }
     }
+}
+
+/// A platform in the one spelling that is compared, as containerd normalises it.
+struct Canonical {
+    os: String,
+    architecture: String,
+    /// `None` where the architecture has no variant that goes without saying.
+    variant: Option<String>,
+}
+
+impl Canonical {
+    fn of(platform: &Platform) -> Self {
+        let os = match platform.os.to_ascii_lowercase() {
+            os if os == "macos" => "darwin".to_owned(),
+            os => os,
+        };
+        let name = platform.architecture.to_ascii_lowercase();
+        let (architecture, implied) = normalized(&name);
+        let said = platform.variant.as_deref().map(str::to_ascii_lowercase);
+        let variant = match said.filter(|variant| !variant.is_empty()) {
+            Some(variant) if variant.starts_with(|c: char| c.is_ascii_digit()) => {
+                Some(format!("v{variant}"))
+            }
+            Some(variant) => Some(variant),
+            None => match architecture {
+                "amd64" => Some("v1"),
+                "arm64" => Some("v8"),
+                "arm" => Some(implied.unwrap_or("v7")),
+                _ => None,
+            }
+            .map(str::to_owned),
+        };
+        Self {
+            os,
+            architecture: architecture.to_owned(),
+            variant,
+        }
+    }
+}
+
+/// How many variants of an architecture an image for `ours` is behind `wanted`, on which it runs;
+/// `None` if it does not run there.
+fn variants_behind(architecture: &str, ours: &str, wanted: &str) -> Option<u8> {
+    if ours == wanted {
+        return Some(0);
+    }
+    let (ours, wanted) = (version(ours)?, version(wanted)?);
+    match (architecture, ours, wanted) {
+        ("amd64", (ours, 0), (wanted, 0)) => wanted.checked_sub(ours),
+        // Before v5 the variants differ in more than what they add.
+        ("arm", (ours @ 5.., 0), (wanted, 0)) => wanted.checked_sub(ours),
+        ("arm64", (8, ours), (8, wanted)) | ("arm64", (9, ours), (9, wanted)) => {
+            wanted.checked_sub(ours)
+        }
+        // v9.0 has all of v8.5, v9.1 all of v8.6, and so on.
+        ("arm64", (8, ours), (9, wanted)) => wanted
+            .checked_add(5)?
+            .checked_sub(ours)?
+            .checked_add(wanted)?
+            .checked_add(1),
+        _ => None,
+    }
+}
+
+/// The numbers of a variant: (8, 2) of `v8.2`.
+fn version(variant: &str) -> Option<(u8, u8)> {
+    let numbers = variant.strip_prefix('v')?;
+    let (major, minor) = numbers.split_once('.').unwrap_or((numbers, "0"));
+    Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
 impl Default for Platform {
@@ -202,5 +285,75 @@ mod tests {
         for text in ["linux", "windows", "", "linux/", "a/b/c/d"] {
             assert!(text.parse::<Platform>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn an_image_for_an_older_variant_runs_and_the_newest_of_these_is_the_best() {
+        // The best first, then what does not run.
+        for (machine, run, do_not) in [
+            ("linux/arm/v8", "v8 v7 v6 v5", "v4 v9"),
+            ("linux/arm/v7", "v7 v6 v5", "v4 v8"),
+            ("linux/arm/v6", "v6 v5", "v4 v7 v8"),
+            ("linux/arm/v5", "v5", "v4 v6"),
+            ("linux/arm/v4", "v4", "v5 v6"),
+            ("linux/armhf", "v7 v6 v5", "v8"),
+            ("linux/amd64/v3", "v3 v2 v1", "v4"),
+            ("linux/amd64/v1", "v1", "v2 v3 v4"),
+            ("linux/arm64/v8", "v8", "v8.1 v9"),
+            ("linux/arm64/v8.2", "v8.2 v8.1 v8", "v8.3 v9"),
+            (
+                "linux/arm64/v9",
+                "v9 v8.5 v8.4 v8.3 v8.2 v8.1 v8",
+                "v8.6 v9.1",
+            ),
+            ("linux/arm64/v9.1", "v9.1 v9 v8.6 v8.5 v8", "v8.7 v9.2"),
+            ("linux/riscv64/rva23", "rva23", "rva20 v1"),
+        ] {
+            let machine: Platform = machine.parse().expect("a platform");
+            let fitness = |variant: &str| {
+                let image = Platform::new("linux", machine.architecture.as_str());
+                image.variant(variant).fitness(&machine)
+            };
+            let fit: Vec<_> = run.split(' ').map(fitness).collect();
+            assert!(fit.iter().all(Option::is_some), "{machine}: {fit:?}");
+            assert!(fit.is_sorted_by(|a, b| a > b), "{machine}: {fit:?}");
+            for variant in do_not.split(' ') {
+                assert_eq!(fitness(variant), None, "{variant} on {machine}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_variant_that_goes_without_saying_is_the_same_as_one_that_is_said() {
+        let fitness = |image: &str, machine: &str| {
+            let (image, machine) = (image.parse::<Platform>(), machine.parse::<Platform>());
+            image
+                .expect("a platform")
+                .fitness(&machine.expect("a platform"))
+        };
+        for (a, b) in [
+            ("linux/arm64", "linux/arm64/v8"),
+            ("linux/arm64/8", "linux/arm64/v8"),
+            ("linux/arm64/v9.0", "linux/arm64/v9"),
+            ("linux/amd64", "linux/amd64/v1"),
+            ("linux/arm", "linux/arm/v7"),
+            ("linux/arm/6", "linux/arm/v6"),
+        ] {
+            assert_eq!(fitness(a, b), Some(u8::MAX), "{a} {b}");
+            assert_eq!(fitness(b, a), Some(u8::MAX), "{b} {a}");
+        }
+        // What an index or a configuration says is not parsed.
+        let odd = Platform::new("Linux", "x86_64");
+        assert!(odd.runs_on(&Platform::new("linux", "amd64")));
+        for (image, machine) in [
+            ("linux/386", "linux/amd64"),
+            ("linux/arm/v7", "linux/arm64"),
+            ("windows/amd64", "linux/amd64"),
+        ] {
+            assert_eq!(fitness(image, machine), None, "{image} {machine}");
+        }
+        // An old configuration does not say the variant that its index says.
+        assert!(fitness("linux/arm", "linux/arm/v6") < fitness("linux/arm/v5", "linux/arm/v6"));
+        assert!(fitness("linux/arm", "linux/arm/v6").is_some());
     }
 }

@@ -97,6 +97,14 @@ mod tests {
         assert_eq!(pick(&there, "linux/arm64"), Some(3));
         assert_eq!(pick(&there, "linux/arm/v7"), Some(1));
         assert_eq!(pick(&there, "linux/arm/v6"), None);
+        assert_eq!(pick(&there, "linux/arm/v8"), Some(1));
+        let arms = ["linux/arm/v5", "linux/arm/v7", "linux/arm/v6"];
+        assert_eq!(pick(&arms, "linux/arm/v8"), Some(1));
+        assert_eq!(pick(&arms, "linux/arm/v6"), Some(2));
+        assert_eq!(
+            pick(&["linux/amd64", "linux/amd64/v2"], "linux/amd64/v3"),
+            Some(1)
+        );
         assert_eq!(pick(&there, "windows/amd64"), None);
         assert_eq!(
             pick(&["linux/amd64/v3", "linux/amd64"], "linux/amd64"),
