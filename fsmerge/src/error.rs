@@ -20,6 +20,12 @@ pub enum Error {
     /// The input is not an archive.
     #[error("not a tar archive")]
     NotTar,
+    /// The input is of another known format.
+    #[error("not a tar archive: it is {format}")]
+    OtherFormat {
+        /// What it is, such as `a zip archive`.
+        format: &'static str,
+    },
     /// The archive ends in the middle of a header, of a file's contents, or of the padding after
     /// them.
     #[error("the archive is cut off at byte {offset}")]
@@ -237,6 +243,7 @@ mod tests {
             #[cfg(feature = "erofs")]
             Error::Image { .. } => true,
             Error::NotTar
+            | Error::OtherFormat { .. }
             | Error::Truncated { .. }
             | Error::Entry { .. }
             | Error::Node { .. }

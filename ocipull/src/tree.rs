@@ -95,6 +95,9 @@ impl Archive {
                 problem: match other {
                     blockbox_tar::Error::Truncated { offset } => SourceProblem::CutOff(offset),
                     blockbox_tar::Error::NotTar => SourceProblem::NoArchive,
+                    blockbox_tar::Error::OtherFormat { format } => {
+                        SourceProblem::OtherFormat(format)
+                    }
                     other => SourceProblem::NotTar(other.to_string()),
                 },
             },

@@ -29,6 +29,7 @@ impl Error {
         match error {
             E::Io { offset, source } => Self::Io { offset, source },
             E::NotTar => Self::NotTar,
+            E::OtherFormat { format } => Self::OtherFormat { format },
             E::Truncated { offset } => Self::Truncated { offset },
             E::Entry {
                 path,

@@ -19,6 +19,12 @@ pub enum Error {
     /// The first bytes are not those of any archive.
     #[error("not a tar archive")]
     NotTar,
+    /// The input is of another known format.
+    #[error("not a tar archive: it is {format}")]
+    OtherFormat {
+        /// What it is, such as `a zip archive`.
+        format: &'static str,
+    },
     /// The archive ends in the middle of a header, of a body, or of the padding after one.
     #[error("the archive is cut off at byte {offset}")]
     Truncated {

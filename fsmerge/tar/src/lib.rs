@@ -3,6 +3,7 @@
 
 pub mod encode;
 mod error;
+mod format;
 mod header;
 mod limits;
 mod pax;
@@ -13,6 +14,7 @@ mod writer;
 
 pub use blockbox_path::BytePath;
 pub use error::{Error, Problem};
+pub use format::known_format;
 pub use limits::Limits;
 pub use pax::Timestamp;
 pub use reader::{Attributes, Entry, Reader, Remark, RemarkKind, What};

@@ -1,10 +1,11 @@
 //! Headers to entries: extended headers applied, fields decoded.
 
 use crate::error::{Error, Problem};
+use crate::format::known_format;
 use crate::header::{self, in_range, number, text};
 use crate::limits::Limits;
 use crate::pax::{Pax, Timestamp};
-use crate::source::Source;
+use crate::source::{BLOCK, Block, Source};
 use crate::sparse::{self, Format, Map};
 use ::tar::Header;
 use blockbox_path::BytePath;
@@ -100,6 +101,14 @@ pub enum RemarkKind {
     LoneZeroBlock,
 }
 
+/// The error for a file that begins with `start`.
+fn not_tar(start: &[u8]) -> Error {
+    match known_format(start) {
+        Some(format) => Error::OtherFormat { format },
+        None => Error::NotTar,
+    }
+}
+
 /// Reads the headers of an archive, front to back.
 #[derive(Debug)]
 pub struct Reader<R> {
@@ -143,14 +152,19 @@ impl<R: BufRead> Reader<R> {
             let here = self.source.offset();
             let first = here == 0;
             let block = match self.source.block() {
-                Err(Error::Truncated { .. }) if first => return Err(Error::NotTar),
+                Err(Error::Truncated { .. }) if first => {
+                    return Err(not_tar(self.source.partial()));
+                }
                 block => block?,
             };
             let Some(block) = block else {
                 return Ok(None);
             };
             if header::is_zero(&block) {
-                self.end(here, remark)?;
+                let last = self.end(here, remark)?;
+                if first {
+                    self.refuse_zeros_of_other_formats(last)?;
+                }
                 return Ok(None);
             }
             let header = Header::from_byte_slice(&block);
@@ -163,7 +177,7 @@ impl<R: BufRead> Reader<R> {
             if !header::checksum_holds(header) {
                 // The magic of POSIX and of GNU begins alike; archives before them have none.
                 if first && !block[257..].starts_with(b"ustar") {
-                    return Err(Error::NotTar);
+                    return Err(not_tar(&block));
                 }
                 return Err(at(Problem::Checksum));
             }
@@ -205,21 +219,45 @@ impl<R: BufRead> Reader<R> {
     }
 
     /// A block of zeros ends the archive, whether another follows or not. GNU tar reads one block
-    /// more, so this reader does too.
-    fn end(&mut self, offset: u64, mut remark: impl FnMut(Remark)) -> Result<(), Error> {
-        match self.source.block() {
-            Ok(Some(block)) if header::is_zero(&block) => {}
-            Ok(None) => {}
-            Ok(Some(_)) | Err(Error::Truncated { .. }) => {
-                remark(Remark {
-                    path: BytePath::default(),
-                    offset,
-                    kind: RemarkKind::LoneZeroBlock,
-                });
-            }
+    /// more, so this reader does too, and returns it.
+    fn end(&mut self, offset: u64, mut remark: impl FnMut(Remark)) -> Result<Option<Block>, Error> {
+        let (block, lone) = match self.source.block() {
+            Ok(Some(block)) => (Some(block), !header::is_zero(&block)),
+            Ok(None) => (None, false),
+            Err(Error::Truncated { .. }) => (None, true),
             Err(e) => return Err(e),
+        };
+        if lone {
+            remark(Remark {
+                path: BytePath::default(),
+                offset,
+                kind: RemarkKind::LoneZeroBlock,
+            });
         }
-        Ok(())
+        Ok(block)
+    }
+
+    /// Images of disks and file systems begin with zeros, as an empty archive does. `second` is the
+    /// block after the first.
+    fn refuse_zeros_of_other_formats(&mut self, second: Option<Block>) -> Result<(), Error> {
+        /// As much as is needed to know any of them.
+        const LOOKED_AT: usize = 33 << 10;
+        let Some(second) = second else {
+            return Ok(());
+        };
+        let mut start = vec![0; BLOCK];
+        start.extend(second);
+        while start.len() < LOOKED_AT {
+            match self.source.block() {
+                Ok(Some(block)) => start.extend(block),
+                Ok(None) | Err(Error::Truncated { .. }) => break,
+                Err(error) => return Err(error),
+            }
+        }
+        match known_format(&start) {
+            Some(format) => Err(Error::OtherFormat { format }),
+            None => Ok(()),
+        }
     }
 
     fn extended_body(

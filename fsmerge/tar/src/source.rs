@@ -16,6 +16,8 @@ pub struct Source<R> {
     inner: R,
     /// Bytes read or passed over so far.
     offset: u64,
+    /// The bytes of a block in whose middle the archive ends.
+    partial: Vec<u8>,
     failure: Option<Error>,
     seeking: Option<Seeking<R>>,
 }
@@ -58,6 +60,7 @@ impl<R: BufRead> Source<R> {
         Self {
             inner,
             offset: 0,
+            partial: Vec::new(),
             failure: None,
             seeking: None,
         }
@@ -134,6 +137,7 @@ impl<R: BufRead> Source<R> {
                 Ok(0) if filled == 0 => return Ok(None),
                 Ok(0) if block.iter().all(|&byte| byte == 0) => break,
                 Ok(0) => {
+                    self.partial = block[..filled].to_vec();
                     return Err(Error::Truncated {
                         offset: self.offset,
                     });
@@ -143,6 +147,11 @@ impl<R: BufRead> Source<R> {
             }
         }
         Ok(Some(block))
+    }
+
+    /// The bytes of the block in whose middle the archive ended.
+    pub(crate) fn partial(&self) -> &[u8] {
+        &self.partial
     }
 
     /// Passes over `bytes` bytes.

@@ -49,6 +49,26 @@ fn truncated_body_or_header_is_an_error() {
 }
 
 #[test]
+fn a_file_of_another_format_is_no_empty_archive() {
+    let mut disk = vec![0; 4096];
+    disk[1080..1082].copy_from_slice(&[0x53, 0xef]);
+    for (bytes, expected) in [
+        (&disk[..], "an ext file system"),
+        (b"PK\x03\x04", "a zip archive"),
+    ] {
+        match Store::default().read(bytes) {
+            Err(Error::OtherFormat { format }) => assert_eq!(format, expected),
+            other => panic!("{expected}: {other:?}"),
+        }
+    }
+    // Zeros alone, and what nobody knows after them, are an empty archive.
+    for rest in [0, 0xa5] {
+        let bytes = [vec![0; 1024], vec![rest; 40_000]].concat();
+        assert_eq!(layer_lines(&bytes), [""; 0]);
+    }
+}
+
+#[test]
 fn seeking_and_streaming_agree_wherever_the_archive_ends() {
     let tar = Tar::new()
         .xattr("user.a", "value")

@@ -115,6 +115,9 @@ pub enum SourceProblem {
     /// The first bytes of the file are not those of an archive.
     #[error("not a tar archive")]
     NoArchive,
+    /// The file is of another known format, such as `a zip archive`.
+    #[error("not a tar archive: it is {0}")]
+    OtherFormat(&'static str),
     /// The archive is damaged.
     #[error("not a valid tar archive: {0}")]
     NotTar(String),

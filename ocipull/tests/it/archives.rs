@@ -82,6 +82,62 @@ fn files_that_are_not_archives_are_reported_by_kind() {
 }
 
 #[test]
+fn a_file_of_another_format_is_called_what_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("image.tar");
+    let of = |bytes: &[u8]| {
+        fs::write(&file, bytes).unwrap();
+        match open(&format!("oci-archive:{}", file.display())) {
+            Err(Error::InvalidSource {
+                problem: SourceProblem::OtherFormat(format),
+                ..
+            }) => format,
+            other => panic!("{other:?}"),
+        }
+    };
+    let iso = [&[0; 32_769][..], b"CD001", &[1; 2_048]].concat();
+    for (bytes, expected) in [
+        (&b"\x04\x22\x4d\x18\x64\x40\xa7"[..], "lz4"),
+        (b"LZIP\x01\x14", "lzip"),
+        (b"PK\x03\x04\x14\0\0\0", "zip"),
+        (b"7z\xbc\xaf\x27\x1c\0\x04", "7z"),
+        (b"!<arch>\ndebian-binary   ", "ar archive"),
+        (b"<!DOCTYPE html><title>Not found</title>", "web page"),
+        (&iso, "ISO 9660"),
+    ] {
+        // A short file, and one of more than a block.
+        for length in [bytes.len(), bytes.len().max(4096)] {
+            let mut bytes = bytes.to_vec();
+            bytes.resize(length, b'x');
+            assert!(of(&bytes).contains(expected), "{expected}");
+        }
+    }
+    let tar = TarBuilder::new().file("a", &[b'a'; 2_000][..]).finish();
+    let plain = dir.path().join("a.tar");
+    fs::write(&plain, tar).unwrap();
+    if let Some(mut xz) = oracle("xz") {
+        let lzma = xz
+            .args(["--format=lzma", "--stdout"])
+            .arg(&plain)
+            .output()
+            .unwrap();
+        assert!(lzma.status.success());
+        assert!(of(&lzma.stdout).contains(".lzma"));
+    }
+    if let Some(mut mke2fs) = oracle("mke2fs") {
+        let disk = dir.path().join("disk");
+        let made = mke2fs
+            .args(["-q", "-F"])
+            .arg(&disk)
+            .arg("1M")
+            .status()
+            .unwrap();
+        assert!(made.success());
+        assert_eq!(of(&fs::read(&disk).unwrap()), "an ext file system");
+    }
+}
+
+#[test]
 fn an_archive_that_was_cut_off_fails_where_it_ends() {
     let layout = Layout::of(&[Layer::new(&tar("a", 100_000), TAR)]);
     let archive = layout.archive();
