@@ -445,10 +445,14 @@ fn refusal(host: &str, repository: &str, credentials: &CredentialSource) -> Stri
         CredentialSource::None => refused("access without credentials".to_owned()),
         CredentialSource::Options => refused("the name and password given".to_owned()),
         CredentialSource::File(path) => refused(format!("the credentials of {}", path.display())),
+        CredentialSource::Variable(name) => refused(format!("the credentials of ${name}")),
         CredentialSource::Helper(program) => refused(format!("the credentials of {program}")),
         CredentialSource::Unreadable(path) => refused(format!(
             "access without credentials (those of {} could not be read)",
             path.display()
+        )),
+        CredentialSource::UnreadableVariable(name) => refused(format!(
+            "access without credentials (those of ${name} could not be read)"
         )),
         CredentialSource::FailedHelper { problem, .. } => {
             refused(format!("access without credentials ({problem})"))

@@ -84,6 +84,13 @@ pub enum Event<'a> {
         /// The error of the previous one.
         error: &'a Error,
     },
+    /// A credential helper has not answered yet.
+    WaitingForHelper {
+        /// The program.
+        program: &'a str,
+        /// How much longer it may take until it is ended.
+        left: Duration,
+    },
     /// More of a blob is on its way to the target. The first event has 0 bytes sent; the number
     /// falls where an upload continues after an interruption.
     Pushing {

@@ -45,7 +45,7 @@ pub(crate) fn parse<T: Tolerant>(bytes: &[u8]) -> serde_json::Result<T> {
 
 /// Returns `bytes` with U+FFFD in place of bytes that are not UTF-8, and of escapes of one half of a
 /// surrogate pair. Go's reader does the same.
-fn replace_invalid_text(bytes: &[u8]) -> String {
+pub(crate) fn replace_invalid_text(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     let mut repaired = String::with_capacity(text.len());
     let mut rest = &text[..];

@@ -265,9 +265,10 @@ pub enum Registries {
 #[non_exhaustive]
 pub enum Credentials {
     /// The files that `docker login` and `podman login` write, and the credential helpers these
-    /// name: the first of `$REGISTRY_AUTH_FILE`, `$XDG_RUNTIME_DIR/containers/auth.json`,
-    /// `~/.config/containers/auth.json` and `$DOCKER_CONFIG/config.json` (or
-    /// `~/.docker/config.json`) that has credentials for the registry.
+    /// name: the first of the file `$REGISTRY_AUTH_FILE`, the text `$DOCKER_AUTH_CONFIG`, the files
+    /// `$XDG_RUNTIME_DIR/containers/auth.json`, `~/.config/containers/auth.json`,
+    /// `$DOCKER_CONFIG/config.json` (or `~/.docker/config.json`) and `~/.dockercfg` that has
+    /// credentials for the registry.
     #[default]
     Default,
     /// Such a file.
@@ -283,19 +284,26 @@ pub enum Credentials {
     },
 }
 
-/// A password. Does not print itself.
+/// A password, of any bytes. Does not print itself.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
+pub struct Secret(Vec<u8>);
 
 impl Secret {
-    /// Returns a secret that `Debug` does not show.
-    pub fn new(secret: impl Into<String>) -> Self {
+    /// Returns a secret that `Debug` does not show. Passwords that are not text are sent as they
+    /// are, as docker does.
+    pub fn new(secret: impl Into<Vec<u8>>) -> Self {
         Self(secret.into())
     }
 
     #[cfg(feature = "registry")]
-    pub(crate) fn reveal(&self) -> &str {
+    pub(crate) fn reveal(&self) -> &[u8] {
         &self.0
+    }
+
+    /// The secret as text, which tokens and values of headers are.
+    #[cfg(feature = "registry")]
+    pub(crate) fn reveal_text(&self) -> std::borrow::Cow<'_, str> {
+        String::from_utf8_lossy(&self.0)
     }
 }
 

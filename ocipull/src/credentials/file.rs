@@ -1,4 +1,5 @@
-//! Docker's `config.json` and podman's `auth.json`.
+//! Docker's `config.json`, podman's `auth.json`, and what Docker wrote before version 1.7:
+//! `.dockercfg`.
 //!
 //! Many programs write these files. Each member is read separately, and a member of an unexpected
 //! shape is ignored.
@@ -11,6 +12,7 @@ use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use serde_json::{Map, Value};
 
 use super::login::Login;
+use crate::json::replace_invalid_text;
 use crate::name::DOCKER_HUB;
 use crate::shape::Shape;
 use crate::{Error, Secret};
@@ -23,6 +25,15 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     &base64::alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
+
+/// The layout of a file of credentials.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Layout {
+    /// The entries are in the member `auths`.
+    Current,
+    /// The entries are the file: `.dockercfg`.
+    Legacy,
+}
 
 /// The members that are read.
 const FILE: Shape = Shape::Object(&[
@@ -46,7 +57,7 @@ pub(super) struct AuthFile(Map<String, Value>);
 
 impl AuthFile {
     /// The file at `path`; `None` where there is none.
-    pub(super) fn read(path: &Path) -> Result<Option<Self>, Error> {
+    pub(super) fn read(path: &Path, layout: Layout) -> Result<Option<Self>, Error> {
         use std::io::Read as _;
         let io = |source| Error::Io {
             path: path.to_owned(),
@@ -66,7 +77,7 @@ impl AuthFile {
         };
         let mut bytes = Vec::new();
         file.take(MAX_FILE).read_to_end(&mut bytes).map_err(io)?;
-        Self::parse(&bytes)
+        Self::parse(&bytes, layout)
             .map(Some)
             .map_err(|source| Error::Credentials {
                 path: path.to_owned(),
@@ -75,13 +86,20 @@ impl AuthFile {
     }
 
     /// The file that has these `bytes`; an empty one lists nothing.
-    pub(super) fn parse(bytes: &[u8]) -> Result<Self, serde_json::Error> {
+    pub(super) fn parse(bytes: &[u8], layout: Layout) -> Result<Self, serde_json::Error> {
         let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
         if bytes.iter().all(u8::is_ascii_whitespace) {
             return Ok(Self::default());
         }
-        let members = serde_json::from_slice::<Option<Map<String, Value>>>(bytes)?;
-        let mut members = Value::Object(members.unwrap_or_default());
+        let members =
+            serde_json::from_slice::<Option<Map<String, Value>>>(bytes).or_else(|error| {
+                serde_json::from_str(&replace_invalid_text(bytes)).map_err(|_| error)
+            })?;
+        let mut members = members.unwrap_or_default();
+        if layout == Layout::Legacy {
+            members = Map::from_iter([("auths".to_owned(), Value::Object(members))]);
+        }
+        let mut members = Value::Object(members);
         // Docker's and podman's reader takes names in any case.
         FILE.fold_names(&mut members);
         let Value::Object(mut members) = members else {
@@ -217,28 +235,31 @@ fn entry(value: &Value) -> Option<Login> {
     if let Some(login) = decode(text("auth")) {
         return Some(login);
     }
-    let username = text("username").to_owned();
+    let username = text("username");
     (!username.is_empty()).then(|| Login::Basic {
-        username,
+        username: username.into(),
         password: Secret::new(text("password")),
     })
 }
 
-/// `auth`: base64 of `USERNAME:PASSWORD`.
+/// `auth`: base64 of `USERNAME:PASSWORD`, which may be any bytes.
 fn decode(auth: &str) -> Option<Login> {
     let auth: String = auth.split_ascii_whitespace().collect();
-    let decoded = String::from_utf8(BASE64.decode(auth).ok()?).ok()?;
-    let (username, password) = decoded.split_once(':')?;
+    let decoded = BASE64.decode(auth).ok()?;
+    let colon = decoded.iter().position(|byte| *byte == b':')?;
+    let (username, password) = (&decoded[..colon], &decoded[colon + 1..]);
+    // Docker pads with NULs.
+    let end = password.iter().rposition(|byte| *byte != 0);
     (!username.is_empty()).then(|| Login::Basic {
         username: username.to_owned(),
-        // Docker pads with NULs.
-        password: Secret::new(password.trim_end_matches('\0')),
+        password: Secret::new(&password[..end.map_or(0, |last| last + 1)]),
     })
 }
 
 /// `auth` for a name and a password.
-pub(super) fn encode(username: &str, password: &Secret) -> String {
-    base64::engine::general_purpose::STANDARD.encode(format!("{username}:{}", password.reveal()))
+pub(crate) fn encode(username: &[u8], password: &Secret) -> String {
+    let pair = [username, b":", password.reveal()].concat();
+    base64::engine::general_purpose::STANDARD.encode(pair)
 }
 
 #[cfg(test)]
@@ -246,14 +267,14 @@ mod tests {
     use super::*;
 
     fn find(json: &str, host: &str, repository: &str) -> Option<Login> {
-        AuthFile::parse(json.as_bytes())
+        AuthFile::parse(json.as_bytes(), Layout::Current)
             .expect("valid")
             .entry(host, repository)
     }
 
     fn basic(username: &str, password: &str) -> Option<Login> {
         Some(Login::Basic {
-            username: username.to_owned(),
+            username: username.into(),
             password: Secret::new(password),
         })
     }
@@ -321,7 +342,10 @@ mod tests {
         ] {
             assert_eq!(find(json, "h", "r"), None, "{json}");
         }
-        assert!(AuthFile::parse(b"{").is_err());
+        assert!(AuthFile::parse(b"{", Layout::Current).is_err());
+        let latin_1 = b"{\"auths\":{\"h\":{\"auth\":\"YTpi\",\"email\":\"\xfc\"}}}";
+        let file = AuthFile::parse(latin_1, Layout::Current).unwrap();
+        assert_eq!(file.entry("h", "r"), basic("a", "b"));
     }
 
     #[test]
@@ -345,8 +369,36 @@ mod tests {
     fn members_have_no_case() {
         let json = r#"{"Auths":{"h":{"Auth":"YTpi"}},"CREDSSTORE":"x"}"#;
         assert_eq!(find(json, "h", "r"), basic("a", "b"));
-        let file = AuthFile::parse(json.as_bytes()).unwrap();
+        let file = AuthFile::parse(json.as_bytes(), Layout::Current).unwrap();
         assert_eq!(file.store(), Some("x"));
+    }
+
+    #[test]
+    fn names_and_passwords_of_any_bytes_are_read_and_written_unchanged() {
+        for (username, password) in [
+            (&b"me"[..], &b"p\xe4ss\xff:\x80"[..]),
+            (b"m\xfcller", b"x"),
+            (b"me", b""),
+            (b"me", b"a\0b"),
+        ] {
+            let auth = encode(username, &Secret::new(password));
+            let json = format!(r#"{{"auths":{{"h":{{"auth":"{auth}"}}}}}}"#);
+            let expected = Login::Basic {
+                username: username.to_owned(),
+                password: Secret::new(password),
+            };
+            assert_eq!(find(&json, "h", "r"), Some(expected), "{password:?}");
+        }
+    }
+
+    #[test]
+    fn the_entries_of_the_legacy_layout_are_the_whole_file() {
+        let json = br#"{"https://index.docker.io/v1/":{"auth":"YTpi","email":"a@b.c"},"auths":{"auth":"YTpi"}}"#;
+        let file = AuthFile::parse(json, Layout::Legacy).unwrap();
+        assert_eq!(file.entry("docker.io", "library/debian"), basic("a", "b"));
+        assert_eq!((file.store(), file.helper_of("auths")), (None, None));
+        let file = AuthFile::parse(json, Layout::Current).unwrap();
+        assert_eq!(file.entry("docker.io", "library/debian"), None);
     }
 
     #[test]
@@ -363,6 +415,7 @@ mod tests {
     fn helpers_are_named_by_host() {
         let file = AuthFile::parse(
             br#"{"credHelpers":{"x":"a","https://Y/":"b","z":null},"credsStore":"c"}"#,
+            Layout::Current,
         )
         .unwrap();
         assert_eq!(

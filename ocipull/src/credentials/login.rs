@@ -7,10 +7,8 @@ use crate::{CredentialSource, Secret};
 pub(crate) enum Login {
     /// No credentials.
     Anonymous,
-    Basic {
-        username: String,
-        password: Secret,
-    },
+    /// A name, which may be any bytes too, and a password.
+    Basic { username: Vec<u8>, password: Secret },
     /// A refresh token, to be exchanged at the token service. Docker calls it an identity token.
     Identity(Secret),
     /// A bearer token for the registry itself.

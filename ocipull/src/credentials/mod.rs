@@ -5,14 +5,14 @@
 mod file;
 mod helper;
 mod login;
+mod place;
 mod write;
 
-use std::ffi::OsString;
-use std::path::{Path, PathBuf};
-
-use crate::{CredentialSource, Credentials, Error};
+use crate::{CredentialSource, Credentials, Error, Events};
 use file::AuthFile;
+pub(crate) use file::encode;
 pub(crate) use login::{Found, Login};
+use place::Place;
 pub use write::{erase, store};
 
 /// The name of Docker Hub in Docker's file and for helpers.
@@ -21,9 +21,17 @@ const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
 /// The name of the files of credentials among the helpers of `registries.conf`.
 const AUTH_FILES: &str = "containers-auth.json";
 
+/// How credentials are searched for.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Search<'a> {
+    /// What `registries.conf` wants to be asked, in that order, in place of the usual files alone.
+    pub(crate) helpers: Option<&'a [String]>,
+    /// Receive what is waited for.
+    pub(crate) events: Option<&'a Events>,
+}
+
 impl Credentials {
-    /// The credentials for `repository` of the registry `host`. `helpers` are what
-    /// `registries.conf` wants to be asked, in that order, in place of the usual files alone.
+    /// The credentials for `repository` of the registry `host`.
     ///
     /// # Errors
     ///
@@ -33,25 +41,25 @@ impl Credentials {
         &self,
         host: &str,
         repository: &str,
-        helpers: Option<&[String]>,
+        search: Search<'_>,
     ) -> Result<Found, Error> {
+        let lookup = Lookup {
+            host,
+            repository,
+            events: search.events,
+            problem: None,
+        };
         match self {
             Self::Anonymous => Ok(Found::anonymous()),
             Self::Basic { username, password } => Ok(Found {
                 login: Login::Basic {
-                    username: username.clone(),
+                    username: username.clone().into_bytes(),
                     password: password.clone(),
                 },
                 source: CredentialSource::Options,
             }),
-            Self::File(path) => {
-                let files = [Candidate::required(path.clone())];
-                look_up(&files, host, repository)
-            }
-            Self::Default => match helpers {
-                Some(helpers) => from_helpers(helpers, &default_files(), host, repository),
-                None => look_up(&default_files(), host, repository),
-            },
+            Self::File(path) => lookup.search(None, &[Place::named(path.clone())]),
+            Self::Default => lookup.search(search.helpers, &place::usual()),
         }
     }
 
@@ -61,159 +69,112 @@ impl Credentials {
         &self,
         host: &str,
         repository: &str,
-        helpers: Option<&[String]>,
+        search: Search<'_>,
     ) -> Result<Found, Error> {
         match self {
             Self::Basic { .. } => Ok(Found::anonymous()),
-            other => other.find(host, repository, helpers),
+            other => other.find(host, repository, search),
         }
     }
 }
 
-/// A file that may contain credentials.
-#[derive(Debug, PartialEq, Eq)]
-struct Candidate {
-    path: PathBuf,
-    /// Whether a damaged file is an error, because it was named explicitly.
-    required: bool,
+/// A search for the credentials of one repository.
+struct Lookup<'a> {
+    host: &'a str,
+    repository: &'a str,
+    events: Option<&'a Events>,
+    /// The first reason why there may be credentials that were not found.
+    problem: Option<CredentialSource>,
 }
 
-impl Candidate {
-    fn required(path: PathBuf) -> Self {
-        Self {
-            path,
-            required: true,
-        }
-    }
-}
-
-fn default_files() -> Vec<Candidate> {
-    candidates(|name| std::env::var_os(name))
-}
-
-/// The files in which tools keep credentials, in the order of the search.
-fn candidates(env: impl Fn(&str) -> Option<OsString>) -> Vec<Candidate> {
-    let folder = |name| {
-        env(name)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    };
-    let home = folder("HOME").or_else(|| folder("USERPROFILE"));
-    let in_home = |name: &str| home.as_ref().map(|home| home.join(name));
-    let named = folder("REGISTRY_AUTH_FILE").map(Candidate::required);
-    let usual = [
-        folder("XDG_RUNTIME_DIR").map(|dir| dir.join("containers/auth.json")),
-        folder("XDG_CONFIG_HOME")
-            .or(in_home(".config"))
-            .map(|dir| dir.join("containers/auth.json")),
-        folder("DOCKER_CONFIG")
-            .or(in_home(".docker"))
-            .map(|dir| dir.join("config.json")),
-    ];
-    let usual = usual.into_iter().flatten().map(|path| Candidate {
-        path,
-        required: false,
-    });
-    named.into_iter().chain(usual).collect()
-}
-
-/// The credentials of the first of `helpers` that has any; one of them stands for `files`.
-fn from_helpers(
-    helpers: &[String],
-    files: &[Candidate],
-    host: &str,
-    repository: &str,
-) -> Result<Found, Error> {
-    let mut problem = None;
-    for name in helpers {
-        let found = match name.as_str() {
-            AUTH_FILES => look_up(files, host, repository)?,
-            name => match ask(name, host, &mut problem) {
-                Some(found) => return Ok(found),
-                None => continue,
-            },
+impl Lookup<'_> {
+    /// The credentials of the first of `helpers` that has any, one of which stands for `places`;
+    /// without helpers, of the first of `places`.
+    fn search(mut self, helpers: Option<&[String]>, places: &[Place]) -> Result<Found, Error> {
+        let found = match helpers {
+            Some(helpers) => self.in_helpers(helpers, places)?,
+            None => self.in_places(places)?,
         };
-        if found.login != Login::Anonymous {
-            return Ok(found);
-        }
-        if found.source != CredentialSource::None {
-            problem.get_or_insert(found.source);
-        }
+        Ok(found.unwrap_or(Found {
+            login: Login::Anonymous,
+            source: self.problem.unwrap_or(CredentialSource::None),
+        }))
     }
-    Ok(Found {
-        login: Login::Anonymous,
-        source: problem.unwrap_or(CredentialSource::None),
-    })
-}
 
-/// What the helper `name` has for `server`.
-fn ask(name: &str, server: &str, problem: &mut Option<CredentialSource>) -> Option<Found> {
-    match helper::get(name, server) {
-        Ok(login) => login.map(|login| Found {
-            login,
-            source: CredentialSource::Helper(helper::program(name)),
-        }),
-        Err(error) => {
-            tracing::warn!(%error, "a credential helper is passed over");
-            problem.get_or_insert(CredentialSource::FailedHelper {
-                program: helper::program(name),
-                problem: match std::error::Error::source(&error) {
-                    Some(source) => format!("{error}: {source}"),
-                    None => error.to_string(),
-                },
-            });
-            None
-        }
-    }
-}
-
-fn look_up(files: &[Candidate], host: &str, repository: &str) -> Result<Found, Error> {
-    let mut problem = None;
-    for Candidate { path, required } in files {
-        let file = match AuthFile::read(path) {
-            Ok(Some(file)) => file,
-            Ok(None) => continue,
-            Err(error) if *required => return Err(error),
-            Err(error) => {
-                tracing::warn!(%error, "a file of credentials is passed over");
-                problem = problem.or(Some(CredentialSource::Unreadable(path.clone())));
-                continue;
+    fn in_helpers(&mut self, helpers: &[String], places: &[Place]) -> Result<Option<Found>, Error> {
+        for name in helpers {
+            let found = match name.as_str() {
+                AUTH_FILES => self.in_places(places)?,
+                name => self.ask(name, self.host),
+            };
+            if found.is_some() {
+                return Ok(found);
             }
-        };
-        if let Some(found) = from_file(&file, path, host, repository, &mut problem) {
-            return Ok(found);
+        }
+        Ok(None)
+    }
+
+    fn in_places(&mut self, places: &[Place]) -> Result<Option<Found>, Error> {
+        for place in places {
+            let file = match place.read() {
+                Ok(Some(file)) => file,
+                Ok(None) => continue,
+                Err(error) if place.required => return Err(error),
+                Err(error) => {
+                    tracing::warn!(%error, "credentials that cannot be read are passed over");
+                    self.problem.get_or_insert(place.unreadable());
+                    continue;
+                }
+            };
+            let found = self.in_file(&file, place);
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Searches the helper for the host, then the file's own entries, then the helper for all
+    /// hosts. This is podman's order, in which the empty entries that docker leaves beside
+    /// `credsStore` have no effect.
+    fn in_file(&mut self, file: &AuthFile, place: &Place) -> Option<Found> {
+        let server = server_of(self.host);
+        let helper = file.helper_of(self.host);
+        if let Some(found) = helper.and_then(|name| self.ask(name, server)) {
+            return Some(found);
+        }
+        if let Some(login) = file.entry(self.host, self.repository) {
+            let source = place.source();
+            return Some(Found { login, source });
+        }
+        file.store().and_then(|name| self.ask(name, server))
+    }
+
+    /// What the helper `name` has for `server`.
+    fn ask(&mut self, name: &str, server: &str) -> Option<Found> {
+        match helper::get(name, server, self.events) {
+            Ok(login) => login.map(|login| Found {
+                login,
+                source: CredentialSource::Helper(helper::program(name)),
+            }),
+            Err(error) => {
+                tracing::warn!(%error, "a credential helper is passed over");
+                self.problem.get_or_insert(CredentialSource::FailedHelper {
+                    program: helper::program(name),
+                    problem: match std::error::Error::source(&error) {
+                        Some(source) => format!("{error}: {source}"),
+                        None => error.to_string(),
+                    },
+                });
+                None
+            }
         }
     }
-    Ok(Found {
-        login: Login::Anonymous,
-        source: problem.unwrap_or(CredentialSource::None),
-    })
-}
-
-/// Searches the helper for the host, then the file's own entries, then the helper for all hosts.
-/// This is podman's order, in which the empty entries that docker leaves beside `credsStore` have
-/// no effect.
-fn from_file(
-    file: &AuthFile,
-    path: &Path,
-    host: &str,
-    repository: &str,
-    problem: &mut Option<CredentialSource>,
-) -> Option<Found> {
-    let mut ask = |name: &str| ask(name, server_of(host), problem);
-    if let Some(found) = file.helper_of(host).and_then(&mut ask) {
-        return Some(found);
-    }
-    if let Some(login) = file.entry(host, repository) {
-        let source = CredentialSource::File(path.to_owned());
-        return Some(Found { login, source });
-    }
-    file.store().and_then(ask)
 }
 
 #[cfg(fuzzing)]
 pub(crate) fn fuzz(bytes: &[u8], host: &str, repository: &str) -> bool {
-    AuthFile::parse(bytes).is_ok_and(|file| {
+    AuthFile::parse(bytes, file::Layout::Current).is_ok_and(|file| {
         let _ = (file.helper_of(host), file.store());
         file.entry(host, repository).is_some()
     })
@@ -229,25 +190,26 @@ fn server_of(host: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
-    #[test]
-    fn files_are_looked_for_in_this_order() {
-        let files = candidates(|name| match name {
-            "REGISTRY_AUTH_FILE" => Some("/r/auth.json".into()),
-            "XDG_RUNTIME_DIR" => Some("/run/user/1".into()),
-            "HOME" => Some("/home/me".into()),
-            _ => None,
+    fn search(
+        helpers: Option<&[&str]>,
+        places: &[Place],
+        host: &str,
+    ) -> Result<CredentialSource, Error> {
+        let helpers = helpers.map(|names| {
+            let names = names.iter().map(|&name| name.to_owned());
+            names.collect::<Vec<_>>()
         });
-        let paths: Vec<_> = files.iter().map(|file| file.path.as_path()).collect();
-        let expected = [
-            "/r/auth.json",
-            "/run/user/1/containers/auth.json",
-            "/home/me/.config/containers/auth.json",
-            "/home/me/.docker/config.json",
-        ];
-        assert_eq!(paths, expected.map(Path::new));
-        assert!(files[0].required && !files[1].required);
+        let lookup = Lookup {
+            host,
+            repository: "a",
+            events: None,
+            problem: None,
+        };
+        Ok(lookup.search(helpers.as_deref(), places)?.source)
     }
 
     #[test]
@@ -257,17 +219,14 @@ mod tests {
         let good = dir.path().join("good");
         std::fs::write(&broken, "{").unwrap();
         std::fs::write(&good, r#"{"auths":{"h":{"auth":"YTpi"}}}"#).unwrap();
-        let candidate = |path: &Path, required| Candidate {
-            path: path.to_owned(),
-            required,
-        };
-        let files = [candidate(&broken, false), candidate(&good, false)];
-        let found = look_up(&files, "h", "a").unwrap();
-        assert_eq!(found.source, CredentialSource::File(good.clone()));
-        let found = look_up(&files, "other", "a").unwrap();
-        assert_eq!(found.source, CredentialSource::Unreadable(broken.clone()));
+        let place = |path: &Path| Place::file(path.to_owned());
+        let places = [place(&broken), place(&good)];
+        let found = search(None, &places, "h").unwrap();
+        assert_eq!(found, CredentialSource::File(good.clone()));
+        let found = search(None, &places, "other").unwrap();
+        assert_eq!(found, CredentialSource::Unreadable(broken.clone()));
         assert!(matches!(
-            look_up(&[candidate(&broken, true)], "h", "a"),
+            search(None, &[Place::named(broken)], "h"),
             Err(Error::Credentials { .. })
         ));
     }
@@ -277,14 +236,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("auth.json");
         std::fs::write(&path, r#"{"auths":{"h":{"auth":"YTpi"}}}"#).unwrap();
-        let files = [Candidate {
-            path: path.clone(),
-            required: false,
-        }];
-        let found = |helpers: &[&str], host| {
-            let helpers: Vec<_> = helpers.iter().map(|&name| name.to_owned()).collect();
-            from_helpers(&helpers, &files, host, "a").unwrap().source
-        };
+        let places = [Place::file(path.clone())];
+        let found = |helpers: &[&str], host| search(Some(helpers), &places, host).unwrap();
         let failed = |source| matches!(source, CredentialSource::FailedHelper { .. });
         assert_eq!(
             found(&["missing-here", AUTH_FILES], "h"),

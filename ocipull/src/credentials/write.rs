@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::file::{self, AuthFile, Key};
-use super::{default_files, helper, server_of};
+use super::file::{self, AuthFile, Key, Layout};
+use super::place::{self, Place};
+use super::{helper, server_of};
 use crate::{Cause, CredentialSource, Error, Secret};
 
 /// Keeps `username` and `password` for the registry `host` (as [`Reference`](crate::Reference) has
@@ -40,7 +41,7 @@ pub fn store(
     password: &Secret,
 ) -> Result<CredentialSource, Error> {
     let path = target(path)?;
-    let mut auth_file = AuthFile::read(&path)?.unwrap_or_default();
+    let mut auth_file = AuthFile::read(&path, Layout::Current)?.unwrap_or_default();
     let helper = auth_file.helper_of(host).or_else(|| auth_file.store());
     if let Some(name) = helper {
         return match helper::store(name, server_of(host), username, password) {
@@ -50,7 +51,7 @@ pub fn store(
     }
     let mut auths = auth_file.take_auths();
     auths.retain(|key, _| !is_for(key, host));
-    let entry = json!({"auth": file::encode(username, password)});
+    let entry = json!({"auth": file::encode(username.as_bytes(), password)});
     auths.insert(server_of(host).to_owned(), entry);
     auth_file.set_auths(auths);
     write(&path, &auth_file)?;
@@ -73,7 +74,7 @@ pub fn store(
 /// Those of [`store`].
 pub fn erase(path: Option<&Path>, host: &str) -> Result<bool, Error> {
     let path = target(path)?;
-    let Some(mut auth_file) = AuthFile::read(&path)? else {
+    let Some(mut auth_file) = AuthFile::read(&path, Layout::Current)? else {
         return Ok(false);
     };
     let mut erased = false;
@@ -103,14 +104,16 @@ fn target(path: Option<&Path>) -> Result<PathBuf, Error> {
     if let Some(path) = path {
         return Ok(path.to_owned());
     }
-    let files = default_files();
-    let existing = files
-        .iter()
-        .find(|file| file.required || file.path.exists());
+    let places = place::usual();
+    // A file that was named is written to whether it exists or not.
+    let named = places.iter().position(|place| place.required);
+    let files = places.into_iter().filter_map(Place::writable);
+    let files: Vec<_> = files.collect();
+    let existing = files.iter().position(|path| path.exists());
     // Files under $XDG_RUNTIME_DIR are deleted at the end of the session.
-    let usual = files.iter().rev().nth(1).or(files.first());
-    let chosen = existing.or(usual).map(|file| file.path.clone());
-    chosen.ok_or_else(|| Error::Io {
+    let usual = files.len().checked_sub(2);
+    let chosen = named.or(existing).or(usual).unwrap_or(0);
+    files.into_iter().nth(chosen).ok_or_else(|| Error::Io {
         path: PathBuf::from("~"),
         source: std::io::Error::other("neither $HOME nor $REGISTRY_AUTH_FILE is set"),
     })
@@ -160,11 +163,12 @@ mod tests {
 
     use super::*;
     use crate::Credentials;
-    use crate::credentials::Login;
+    use crate::credentials::{Login, Search};
 
     fn login(path: &Path, host: &str) -> Login {
         let credentials = Credentials::File(path.to_owned());
-        credentials.find(host, "app", None).unwrap().login
+        let found = credentials.find(host, "app", Search::default());
+        found.unwrap().login
     }
 
     #[test]
@@ -176,7 +180,7 @@ mod tests {
             assert_eq!(source, CredentialSource::File(path.clone()));
             store(Some(&path), host, "me", &Secret::new("p:w2")).unwrap();
             let expected = Login::Basic {
-                username: "me".to_owned(),
+                username: b"me".to_vec(),
                 password: Secret::new("p:w2"),
             };
             assert_eq!(login(&path, host), expected);

@@ -58,10 +58,15 @@ pub enum CredentialSource {
     Options,
     /// A file of docker or podman.
     File(PathBuf),
+    /// An environment variable: its name.
+    Variable(String),
     /// A credential helper: the program.
     Helper(String),
     /// There were no credentials, perhaps because this file cannot be read.
     Unreadable(PathBuf),
+    /// There were no credentials, perhaps because the value of this environment variable cannot be
+    /// read.
+    UnreadableVariable(String),
     /// There were no credentials, perhaps because a credential helper failed.
     FailedHelper {
         /// The program.

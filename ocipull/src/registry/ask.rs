@@ -97,7 +97,7 @@ impl Endpoint {
             let used = self.authorization(&access).filter(|_| home);
             let mut headers = headers.clone();
             if let Some(authorization) = &used {
-                headers.push(("authorization", authorization.reveal().to_owned()));
+                headers.push(("authorization", authorization.reveal_text().into_owned()));
             }
             // A stream can be sent once.
             let repeatable = !matches!(body, Body::Stream(..));
@@ -198,5 +198,5 @@ impl Endpoint {
 }
 
 fn bearer(token: &Secret) -> Secret {
-    Secret::new(format!("Bearer {}", token.reveal()))
+    Secret::new(format!("Bearer {}", token.reveal_text()))
 }

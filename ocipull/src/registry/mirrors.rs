@@ -10,6 +10,7 @@ use super::endpoint::{Endpoint, spoke_http};
 use super::retry::Failure;
 use super::transport::Transport;
 use super::url::Scheme;
+use crate::credentials::Search;
 use crate::{Error, Options};
 
 /// A server.
@@ -68,7 +69,10 @@ impl Mirrors {
     pub(super) fn new(host: &str, repository: &str, options: &Options) -> Result<Self, Error> {
         let conf = Conf::read(&options.registries)?;
         let transport = Arc::new(Transport::new(options));
-        let helpers = conf.helpers.as_deref();
+        let search = Search {
+            helpers: conf.helpers.as_deref(),
+            events: options.events.as_ref(),
+        };
         let mut mirrors = Vec::new();
         for site in conf.sites(host, repository)? {
             let Site {
@@ -83,10 +87,10 @@ impl Mirrors {
             let found = match own {
                 true => options
                     .credentials
-                    .find(&site_host, &site_repository, helpers)?,
+                    .find(&site_host, &site_repository, search)?,
                 false => {
                     let credentials = &options.credentials;
-                    credentials.find_for_mirror(&site_host, &site_repository, helpers)?
+                    credentials.find_for_mirror(&site_host, &site_repository, search)?
                 }
             };
             let server = |scheme, fallback| -> Result<_, Error> {

@@ -53,21 +53,21 @@ pub(super) fn fetch(
     }
     let mut parameters = Vec::new();
     if let Some(service) = challenge.parameter("service") {
-        parameters.push(("service", service));
+        parameters.push(("service", service.as_bytes()));
     }
     let answer = match login {
         Login::Identity(token) => {
             let scope = scopes.join(" ");
             parameters.extend([
-                ("grant_type", "refresh_token"),
-                ("client_id", "ocipull"),
-                ("scope", &scope),
+                ("grant_type", b"refresh_token".as_slice()),
+                ("client_id", b"ocipull"),
+                ("scope", scope.as_bytes()),
                 ("refresh_token", token.reveal()),
             ]);
             post(endpoint, &realm, &form(&parameters))?
         }
         login => {
-            parameters.extend(scopes.iter().map(|scope| ("scope", scope.as_str())));
+            parameters.extend(scopes.iter().map(|scope| ("scope", scope.as_bytes())));
             let authorization = match login {
                 Login::Basic { username, password } => {
                     parameters.push(("account", username));
@@ -100,14 +100,12 @@ fn may_go(endpoint: &Endpoint, url: &Url) -> bool {
 }
 
 /// The value of `Authorization` for a name and a password.
-pub(super) fn basic(username: &str, password: &Secret) -> Secret {
-    use base64::Engine as _;
-    let pair = format!("{username}:{}", password.reveal());
-    let encoded = base64::engine::general_purpose::STANDARD.encode(pair);
+pub(super) fn basic(username: &[u8], password: &Secret) -> Secret {
+    let encoded = crate::credentials::encode(username, password);
     Secret::new(format!("Basic {encoded}"))
 }
 
-fn form(parameters: &[(&str, &str)]) -> String {
+fn form(parameters: &[(&str, &[u8])]) -> String {
     let pairs = parameters.iter();
     let pairs = pairs.map(|(name, value)| format!("{name}={}", encode(value)));
     pairs.collect::<Vec<_>>().join("&")
@@ -121,7 +119,7 @@ fn get(
     for _ in 0..=MAX_REDIRECTS {
         let mut headers = Vec::new();
         if let Some(authorization) = &authorization {
-            headers.push(("authorization", authorization.reveal().to_owned()));
+            headers.push(("authorization", authorization.reveal_text().into_owned()));
         }
         let request = request(endpoint, Method::GET, &url, headers, Body::None);
         let mut answer = endpoint.exchange(request, 0)?;

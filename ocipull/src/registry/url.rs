@@ -199,9 +199,10 @@ impl fmt::Debug for Url {
 }
 
 /// `text` as a value in a query.
-pub(super) fn encode(text: &str) -> String {
+pub(super) fn encode(text: impl AsRef<[u8]>) -> String {
+    let text = text.as_ref();
     let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
+    for &byte in text {
         match byte {
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
                 encoded.push(char::from(byte));

@@ -494,6 +494,58 @@ fn a_credential_helper_is_asked_and_one_that_fails_is_named() {
 }
 
 #[test]
+fn a_password_that_is_not_text_comes_from_dockers_variable_and_its_oldest_file() {
+    const NAME: &str =
+        "policy::a_password_that_is_not_text_comes_from_dockers_variable_and_its_oldest_file";
+    if is_child() {
+        let host = std::env::var("REGISTRY").unwrap();
+        let mut options = options();
+        options.credentials = Credentials::Default;
+        match open_with(&format!("{host}/app"), &options) {
+            Ok(_) => println!("pulled"),
+            Err(error) => println!("{error}"),
+        }
+        return;
+    }
+    let served = Served::new(1000);
+    // In Latin-1.
+    let registry = Server::start(move |request| match request.authorization.as_deref() {
+        Some("Basic dXNlcjpw5HNz") => served.reply(request),
+        _ => Reply::new(401, "").header("WWW-Authenticate", "Basic realm=\"x\""),
+    });
+    let host = registry.host();
+    let home = tempfile::tempdir().unwrap();
+    let home = home.path().to_str().unwrap();
+    let child = |variable: &str| {
+        let environment = [
+            ("HOME", home),
+            ("XDG_RUNTIME_DIR", home),
+            ("XDG_CONFIG_HOME", home),
+            ("DOCKER_CONFIG", home),
+            ("REGISTRY_AUTH_FILE", ""),
+            ("REGISTRY", &host),
+            ("DOCKER_AUTH_CONFIG", variable),
+        ];
+        in_child(NAME, &environment)
+    };
+    let entry = format!(r#"{{"{host}":{{"auth":"dXNlcjpw5HNz"}}}}"#);
+    assert!(child(&format!(r#"{{"auths":{entry}}}"#)).contains("pulled"));
+    let refused = child("{ damaged");
+    assert!(
+        refused.contains("$DOCKER_AUTH_CONFIG could not be read"),
+        "{refused}"
+    );
+    std::fs::write(format!("{home}/.dockercfg"), entry).unwrap();
+    assert!(child("").contains("pulled"));
+    let wrong = format!(r#"{{"auths":{{"{host}":{{"auth":"YTpi"}}}}}}"#);
+    let refused = child(&wrong);
+    assert!(
+        refused.contains("refuses the credentials of $DOCKER_AUTH_CONFIG"),
+        "{refused}"
+    );
+}
+
+#[test]
 fn a_mirror_is_not_given_the_password_meant_for_the_registry() {
     let served = Arc::new(Served::new(1000));
     let images = served.clone();

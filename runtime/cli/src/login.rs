@@ -55,10 +55,11 @@ impl Login {
         );
         let password = match self.password_stdin {
             true => from_pipe()?,
-            false => ask_hidden("Password: ")?,
+            false => ask_hidden("Password: ")?.into_bytes(),
         };
         ensure!(!password.is_empty(), "the password is empty");
         let password = Secret::new(password);
+        warn_of_variable();
         let mut options = Options::default();
         options.plain_http = self.plain_http;
         options.credentials = Credentials::Basic {
@@ -81,12 +82,21 @@ impl Login {
 
 impl Logout {
     pub(super) fn execute(self) -> anyhow::Result<()> {
+        warn_of_variable();
         let host = &self.registry;
         match credentials::erase(self.authfile.as_deref(), host)? {
             true => println!("removed the credentials for {host}"),
             false => println!("there are no credentials for {host}"),
         }
         Ok(())
+    }
+}
+
+/// Docker's variable comes before what is stored, for docker too.
+fn warn_of_variable() {
+    const NAME: &str = "DOCKER_AUTH_CONFIG";
+    if std::env::var_os(NAME).is_some_and(|value| !value.is_empty()) {
+        eprintln!("blockbox: ${NAME} is set, and its credentials come before stored ones");
     }
 }
 
@@ -136,13 +146,15 @@ impl Drop for NoEcho {
     }
 }
 
-fn from_pipe() -> anyhow::Result<String> {
-    let mut password = String::new();
-    let read = io::stdin()
-        .lock()
-        .take(MAX_PASSWORD + 1)
-        .read_to_string(&mut password)?;
+fn from_pipe() -> anyhow::Result<Vec<u8>> {
+    let mut password = Vec::new();
+    let stdin = io::stdin().lock();
+    let read = stdin.take(MAX_PASSWORD + 1).read_to_end(&mut password)?;
     ensure!(read as u64 <= MAX_PASSWORD, "the password is too long");
     // `echo` and editors append line ends.
-    Ok(password.trim_end_matches(['\r', '\n']).to_owned())
+    while password
+        .pop_if(|last| matches!(last, b'\r' | b'\n'))
+        .is_some()
+    {}
+    Ok(password)
 }

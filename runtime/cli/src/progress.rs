@@ -164,6 +164,9 @@ impl Bars {
                 ocipull::Event::NextMirror { host, error } => {
                     format!("{}: asking {host}", with_causes(error))
                 }
+                ocipull::Event::WaitingForHelper { program, left } => {
+                    format!("waiting for {program}, {} s at most", left.as_secs())
+                }
                 _ => return,
             };
             say(&all, output, &line);
