@@ -150,7 +150,8 @@ impl<'a> Make<'a> {
         let libraries = microsandbox::libraries()?;
         let trial = homes.join("trial");
         let reference = ours::store(setting, &trial, image, layout)?;
-        let machine = if vm_test::runs_here(&setting.blockbox, &trial, &reference) {
+        let machine = if vm_test::runs_here(&setting.blockbox, &trial.join(ours::STORE), &reference)
+        {
             Machine::Here
         } else {
             Machine::outer(setting, folder, &[&setting.blockbox], &libraries)?

@@ -15,15 +15,18 @@ use crate::{setup, shell};
 /// The programs of a guest with docker's layout.
 const APPLETS: [&str; 7] = ["sh", "cat", "chmod", "cp", "mkdir", "mount", "rm"];
 
-/// Puts the guest kernel into the store `home`.
+/// The store in the folder of a sandbox. A store contains nothing else.
+pub(super) const STORE: &str = "store";
+
+/// Puts the guest kernel into the store in `home`.
 pub(super) fn kernel(home: &Path) -> Result<()> {
-    let kernel = home.join("kernel");
+    let kernel = home.join(STORE).join("kernel");
     fs::create_dir_all(&kernel)?;
     fs::copy(setup::guest_kernel(), kernel.join(setup::GUEST_KERNEL))?;
     Ok(())
 }
 
-/// Makes the folder `home` a store with the guest kernel and the image. Returns its reference.
+/// Makes a store in `home` with the guest kernel and the image. Returns its reference.
 pub(super) fn store(
     setting: &Setting,
     home: &Path,
@@ -34,7 +37,7 @@ pub(super) fn store(
     let tag = image.tag.as_deref().unwrap_or("@0");
     let reference = format!("oci:{}:{tag}", layout.display());
     let mut pull = setting.blockbox(&["pull", "--quiet", &reference]);
-    shell::output(pull.env("BLOCKBOX_HOME", home))?;
+    shell::output(pull.env("BLOCKBOX_HOME", home.join(STORE)))?;
     Ok(reference)
 }
 
@@ -54,8 +57,9 @@ pub(super) fn script(
         shell::quoted(image.as_ref()),
         shell::quoted(workloads.as_ref()),
     );
-    let home = shell::quoted(home.as_os_str());
-    guest::script(&format!("BLOCKBOX_HOME={home}"), &command, SECONDS)
+    let store = home.join(STORE);
+    let store = shell::quoted(store.as_os_str());
+    guest::script(&format!("BLOCKBOX_HOME={store}"), &command, SECONDS)
 }
 
 /// Makes a disk with docker's layout: one ext4 with a folder for each layer, and one for changes.
