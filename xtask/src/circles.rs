@@ -1,8 +1,9 @@
 //! Checks that modules of the libraries, and of some crates of the runtime, do not import each
 //! other in circles.
 //!
-//! An approximate reading of the sources is enough: `use` statements and paths that begin with
-//! `crate`, `self` or `super`. A re-export counts as an import from where the item is defined.
+//! An approximate reading of the sources is enough: `use` statements, and paths that begin with
+//! `crate`, `self`, `super` or an imported or own module. A re-export counts as an import from where
+//! the item is defined.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -65,13 +66,27 @@ impl Sources {
 
     /// Returns the modules that each module imports.
     fn graph(&self) -> BTreeMap<&Module, BTreeSet<Module>> {
-        let needs = |module: &Module, text: &str| {
+        let needs = |needing: &Module, text: &str| {
             let (uses, rest) = split_uses(text);
             let private = uses.iter().filter(|(public, _)| !public);
             let mut paths: Vec<String> = private.flat_map(|(_, tree)| expanded(tree)).collect();
-            paths.extend(paths_in(&rest));
-            let found = paths.iter().filter_map(|path| self.resolve(module, path));
-            found.filter(|found| found != module).collect()
+            let imported: BTreeMap<String, String> = uses
+                .iter()
+                .flat_map(|(_, tree)| expanded(tree))
+                .filter_map(|path| Some((path.rsplit("::").next()?.to_owned(), path)))
+                .collect();
+            paths.extend(paths_in(&rest).into_iter().map(|path| {
+                let (first, inner) = path.split_once("::").unwrap_or((&path, ""));
+                match imported.get(first) {
+                    // A path by an imported module names what is in there.
+                    Some(module) if self.resolve(needing, module).is_some() => {
+                        format!("{module}::{inner}")
+                    }
+                    _ => path,
+                }
+            }));
+            let found = paths.iter().filter_map(|path| self.resolve(needing, path));
+            found.filter(|found| found != needing).collect()
         };
         let modules = self.0.iter().filter(|(module, _)| !module.is_empty());
         modules
@@ -197,13 +212,14 @@ fn expanded(tree: &str) -> Vec<String> {
     paths
 }
 
-/// Returns paths in code that begin with `crate` or `super`.
+/// Returns paths in code.
 fn paths_in(code: &str) -> Vec<String> {
     let is_path = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
     let words = code.split(|c| !is_path(c));
-    let words = words.filter(|word| word.starts_with("crate::") || word.starts_with("super::"));
+    let words = words.map(|word| word.trim_matches(':'));
     words
-        .map(|word| word.trim_end_matches(':').to_owned())
+        .filter(|word| word.contains("::"))
+        .map(str::to_owned)
         .collect()
 }
 
@@ -244,7 +260,7 @@ fn modules_of_the_libraries_do_not_import_each_other_in_circles() {
 }
 
 #[test]
-fn a_circle_through_a_re_export_is_found() {
+fn circles_through_re_exports_and_imported_modules_are_found() {
     let module = |name: &str| name.split("::").map(str::to_owned).collect::<Module>();
     let sources = Sources(BTreeMap::from([
         (Module::new(), "pub use a::A;".to_owned()),
@@ -253,13 +269,23 @@ fn a_circle_through_a_re_export_is_found() {
         (module("b::inner"), "fn f() { crate::c::f() }".to_owned()),
         (module("c"), "use crate::{A};".to_owned()),
         (module("d"), "use crate::A;\nuse crate::b::B;".to_owned()),
+        (
+            module("e"),
+            "use crate::b;\nfn f() { b::inner::f(); g::h() }".to_owned(),
+        ),
+        (module("e::g"), "fn h() { super::f() }".to_owned()),
     ]));
     let graph = sources.graph();
     assert_eq!(
         graph[&module("d")],
         BTreeSet::from(["a", "b::inner"].map(module))
     );
+    assert_eq!(
+        graph[&module("e")],
+        BTreeSet::from(["b", "b::inner", "e::g"].map(module))
+    );
     let found = circles(graph);
+    assert!(found.contains(&"e needs e::g".to_owned()), "{found:?}");
     assert!(found.contains(&"a needs b::inner".to_owned()), "{found:?}");
     assert!(found.contains(&"b::inner needs c".to_owned()), "{found:?}");
     assert!(found.contains(&"c needs a".to_owned()), "{found:?}");

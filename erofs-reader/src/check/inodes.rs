@@ -6,8 +6,8 @@ use alloc::vec::Vec;
 
 use xxhash_rust::xxh32::xxh32;
 
-use super::Report;
 use super::ranges::{Owner, Ranges};
+use super::report::Report;
 use crate::areas::Areas;
 use crate::corruption::{Detail, Structure};
 use crate::data::packed;

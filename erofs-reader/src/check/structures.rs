@@ -3,8 +3,8 @@
 use zerocopy::FromBytes;
 use zerocopy::little_endian::U16;
 
-use super::Report;
 use super::ranges::{Owner, Ranges};
+use super::report::Report;
 use crate::algorithm::Algorithm;
 use crate::areas::Areas;
 use crate::corruption::{Detail, Structure};

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use super::inodes::Inodes;
 use super::ranges::Ranges;
-use super::{CheckOptions, Report};
+use super::report::{CheckOptions, Report};
 use crate::areas::Areas;
 use crate::corruption::Detail;
 use crate::dir::{DirEntry, ReadDir};
