@@ -1,56 +1,21 @@
 //! The values of secrets, which are only in memory: they are passed from the program that starts a
 //! sandbox to its monitor, and into the guest.
 
-use std::fmt;
+mod value;
+
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
-use blockbox_store::spec::{Bytes, Secret, SecretSource};
-use serde::{Deserialize, Serialize};
+use blockbox_store::spec::{Secret, SecretSource};
+
+pub(crate) use value::Value;
 
 use crate::error::{Error, Result};
 
 /// The most bytes of all secrets together, which are sent to the guest in one message.
 const MOST: u64 = 512 << 10;
-
-/// The mode of a secret's file, as docker's and podman's.
-const MODE: u32 = 0o444;
-
-/// A secret and its value.
-#[derive(Clone, Serialize, Deserialize)]
-pub(crate) struct Value {
-    name: String,
-    data: Bytes,
-}
-
-/// Omits the value, which must not be logged.
-impl fmt::Debug for Value {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Value").field(&self.name).finish()
-    }
-}
-
-impl Value {
-    pub(crate) fn new(name: &str, data: Vec<u8>) -> Self {
-        Self {
-            name: name.to_owned(),
-            data: data.into(),
-        }
-    }
-
-    /// Returns the secret in the form of the guest's protocol.
-    pub(crate) fn into_file(self) -> blockbox_protocol::Secret {
-        blockbox_protocol::Secret {
-            name: self.name.into_bytes(),
-            data: self.data.0,
-            mode: MODE,
-            uid: 0,
-            gid: 0,
-        }
-    }
-}
 
 /// Checks that all names are distinct file names.
 ///

@@ -1,6 +1,6 @@
 //! Resources that a running sandbox uses, and its processes.
 
-use blockbox_vmm::guest;
+use blockbox_protocol as guest;
 use serde::{Deserialize, Serialize};
 
 /// Resources that a running sandbox uses. Times are in nanoseconds, sizes in bytes.

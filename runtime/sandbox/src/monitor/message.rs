@@ -2,16 +2,11 @@
 
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
-
+use blockbox_protocol::WindowSize;
 use blockbox_store::spec::{Signal, Spec};
 use blockbox_store::state::{State, Status};
+use serde::{Deserialize, Serialize};
 
-use blockbox_vmm::VmmError;
-use blockbox_vmm::guest::WindowSize;
-use blockbox_vmm::with_causes;
-
-use crate::error::Error;
 use crate::secrets::Value;
 use crate::stats::{ProcessInfo, Stats};
 
@@ -208,21 +203,6 @@ impl Failure {
             kind,
             message: message.into(),
         }
-    }
-
-    /// Returns a failure with the message of an error and its causes.
-    pub(crate) fn other(error: &(dyn std::error::Error + 'static)) -> Self {
-        let kind = match error.downcast_ref() {
-            Some(Error::Vmm(VmmError::QemuNotFound { program })) => {
-                FailureKind::NoQemu(program.clone())
-            }
-            Some(Error::Vmm(VmmError::NoHypervisor { reason })) => {
-                FailureKind::NoHypervisor(reason.clone())
-            }
-            Some(Error::Vmm(VmmError::NoShareServer)) => FailureKind::NoShareServer,
-            _ => FailureKind::Other,
-        };
-        Self::new(kind, with_causes(error))
     }
 }
 

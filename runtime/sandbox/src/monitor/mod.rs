@@ -20,6 +20,7 @@ mod clock;
 mod connection;
 mod disk_full;
 mod disk_watch;
+mod failure;
 mod hold;
 mod hub;
 pub(crate) mod launch;
