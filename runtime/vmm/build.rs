@@ -5,6 +5,7 @@
 //! wrapper, coverage, a `--target`).
 
 use std::env;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -34,6 +35,8 @@ struct Program {
     prebuilt: &'static str,
     /// Passes the path to the library.
     told_as: &'static str,
+    /// The program of the same package that holds this one, compressed, and becomes it.
+    stage: Option<&'static str>,
 }
 
 const PROGRAMS: [Program; 2] = [
@@ -42,12 +45,14 @@ const PROGRAMS: [Program; 2] = [
         manifest_dir: "DEP_BLOCKBOX_GUEST_MANIFEST_DIR",
         prebuilt: "BLOCKBOX_GUEST_INIT",
         told_as: "BLOCKBOX_INIT",
+        stage: Some("blockbox-stage"),
     },
     Program {
         name: "blockbox-fsbench",
         manifest_dir: "DEP_BLOCKBOX_FSBENCH_MANIFEST_DIR",
         prebuilt: "BLOCKBOX_GUEST_FSBENCH",
         told_as: "BLOCKBOX_FSBENCH",
+        stage: None,
     },
 ];
 
@@ -76,11 +81,46 @@ fn empty(program: &Program) -> PathBuf {
 
 /// Returns where the built program is.
 fn build(program: &Program) -> PathBuf {
-    let manifest_dir = PathBuf::from(required(program.manifest_dir));
-    let out_dir = PathBuf::from(required("OUT_DIR"));
     let arch = required("CARGO_CFG_TARGET_ARCH");
     let (target, rustflags) = guest_target(&arch);
-    let target_dir = out_dir.join("guest");
+    let built = run_cargo(program, program.name, &target, &rustflags, &[]);
+    let stage_target = format!("{arch}-unknown-none");
+    match program.stage {
+        Some(stage) if is_installed(&stage_target) => {
+            let packed = pack(&built);
+            let variables = [
+                ("BLOCKBOX_PACKED_INIT", packed.as_os_str()),
+                // 3 KiB more, and the guest boots 2 ms earlier.
+                ("CARGO_PROFILE_RELEASE_OPT_LEVEL", OsStr::new("3")),
+            ];
+            let rustflags = ["-Crelocation-model=static".to_owned()];
+            run_cargo(program, stage, &stage_target, &rustflags, &variables)
+        }
+        _ => built,
+    }
+}
+
+/// Compresses a program, for the one that starts it.
+fn pack(program: &Path) -> PathBuf {
+    let bytes = fs::read(program).expect("cargo wrote the program");
+    let length = u32::try_from(bytes.len()).expect("the program is small");
+    let mut packed = length.to_le_bytes().to_vec();
+    packed.extend(miniz_oxide::deflate::compress_to_vec(&bytes, 10));
+    let path = PathBuf::from(required("OUT_DIR")).join("init.deflate");
+    fs::write(&path, packed).expect("OUT_DIR is writable");
+    path
+}
+
+/// Builds `name` of a program's package, and returns where it is.
+fn run_cargo(
+    program: &Program,
+    name: &str,
+    target: &str,
+    rustflags: &[String],
+    variables: &[(&str, &OsStr)],
+) -> PathBuf {
+    let manifest_dir = PathBuf::from(required(program.manifest_dir));
+    let target_dir = PathBuf::from(required("OUT_DIR")).join("guest");
 
     let mut cargo = Command::new(required("CARGO"));
     for (name, _) in env::vars_os() {
@@ -94,8 +134,8 @@ fn build(program: &Program) -> PathBuf {
     }
     cargo
         .args(["build", "--quiet", "--locked", "--release"])
-        .args(["--bin", program.name])
-        .args(["--target", &target])
+        .args(["--bin", name])
+        .args(["--target", target])
         .arg("--manifest-path")
         .arg(manifest_dir.join("Cargo.toml"))
         .arg("--target-dir")
@@ -107,16 +147,16 @@ fn build(program: &Program) -> PathBuf {
         .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1")
         .env("CARGO_PROFILE_RELEASE_PANIC", "abort")
         .env("CARGO_PROFILE_RELEASE_STRIP", "symbols")
-        .env("CARGO_PROFILE_RELEASE_DEBUG", "false");
+        .env("CARGO_PROFILE_RELEASE_DEBUG", "false")
+        .envs(variables.iter().copied());
     let status = cargo.status().expect("cargo runs");
     assert!(
         status.success(),
-        "building {} for {target} failed; on hosts other than Linux it needs `rustup target add {target}`, or a \
+        "building {name} for {target} failed; on hosts other than Linux it needs `rustup target add {target}`, or a \
          ready-made one: set {}",
-        program.name,
         program.prebuilt,
     );
-    let built = target_dir.join(&target).join("release").join(program.name);
+    let built = target_dir.join(target).join("release").join(name);
     watch(&manifest_dir, &built);
     built
 }
@@ -128,8 +168,12 @@ fn watch(manifest_dir: &Path, built: &Path) {
     // Spaces in names are escaped.
     let rule = rule.replace("\\ ", "\0");
     let sources = rule.split_whitespace().skip(1);
-    for source in sources {
-        println!("cargo::rerun-if-changed={}", source.replace('\0', " "));
+    let made = required("OUT_DIR");
+    for source in sources.map(|source| source.replace('\0', " ")) {
+        // What this script makes itself would be newer each time.
+        if !source.starts_with(&made) {
+            println!("cargo::rerun-if-changed={source}");
+        }
     }
     println!(
         "cargo::rerun-if-changed={}",

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::setup::guest_target;
+use crate::setup::guest_targets;
 use crate::shell;
 
 /// Shells, and the file names of their completions.
@@ -19,7 +19,7 @@ const COMPLETIONS: [(&str, &str); 3] = [
 
 /// Builds `target/dist/blockbox-VERSION-TARGET.tar.gz`.
 pub(crate) fn run() -> Result<()> {
-    guest_target();
+    guest_targets();
     let program = shell::release_build()?;
     let name = format!("blockbox-{}-{}", env!("CARGO_PKG_VERSION"), host()?);
     let folder = shell::target("dist");

@@ -16,7 +16,7 @@ mod zig;
 pub(crate) use archive::{Archive, mirror};
 pub(crate) use containerd::containerd;
 pub(crate) use kernel::{LIBRARY as GUEST_KERNEL, guest_kernel};
-pub(crate) use toolchains::{BARE_METAL, compiler, compilers, guest_target, has_bare_metal};
+pub(crate) use toolchains::{BARE_METAL, compiler, compilers, guest_targets, has_bare_metal};
 pub(crate) use wheel::wheel;
 pub(crate) use zig::Zig;
 

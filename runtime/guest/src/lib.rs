@@ -4,6 +4,7 @@
 //! embeds it. Because that crate depends on this library, its build script gets the package's
 //! folder in `DEP_BLOCKBOX_GUEST_MANIFEST_DIR`.
 
+#![cfg_attr(target_os = "none", no_std)]
 #![forbid(unsafe_code)]
 
 /// The name of the program.

@@ -27,7 +27,7 @@ pub(super) fn install() -> Result<bool> {
     if cfg!(target_os = "linux") && !api::is_possible() {
         complete &= compiler(api::COMPILER, "public interfaces are listed with it");
     }
-    complete &= guest_target();
+    complete &= guest_targets();
     if !has_bare_metal() {
         println!("setup: rustup target add {BARE_METAL}: what needs no std is built for it");
         complete &= rustup(&["target", "add", BARE_METAL]);
@@ -35,15 +35,26 @@ pub(super) fn install() -> Result<bool> {
     Ok(complete)
 }
 
-/// Adds the target that the guest's programs are smallest for. Returns `false` if it is missing,
-/// and they are built for the host's own.
-pub(crate) fn guest_target() -> bool {
-    let target = format!("{}-unknown-linux-musl", std::env::consts::ARCH);
-    if has_target(&target) {
+/// Adds the targets that the guest's init is smallest for. Returns `false` if one is missing, and
+/// init is larger.
+pub(crate) fn guest_targets() -> bool {
+    let targets = ["linux-musl", "none"];
+    let targets = targets.map(|system| format!("{}-unknown-{system}", std::env::consts::ARCH));
+    let missing: Vec<_> = targets
+        .iter()
+        .filter(|target| !has_target(target))
+        .collect();
+    if missing.is_empty() {
         return true;
     }
-    println!("setup: rustup target add {target}: the guest's programs are built for it");
-    rustup(&["target", "add", &target])
+    for target in &missing {
+        println!("setup: rustup target add {target}: the guest's init is built for it");
+    }
+    let arguments = ["target", "add"].into_iter();
+    let arguments: Vec<_> = arguments
+        .chain(missing.into_iter().map(String::as_str))
+        .collect();
+    rustup(&arguments)
 }
 
 /// Installs the oldest supported compilers.

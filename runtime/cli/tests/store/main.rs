@@ -584,3 +584,19 @@ fn the_last_of_an_option_that_is_given_twice_counts() {
     let twice = ["images", "--format", "table", "--format", "json"];
     assert_eq!(blockbox.ok(twice).trim(), "[]");
 }
+
+/// Without the targets that `cargo xtask setup` adds, init is five times as large.
+#[test]
+fn the_disk_of_a_new_sandbox_takes_little_more_than_init_on_the_host() {
+    use std::os::unix::fs::MetadataExt;
+
+    let (blockbox, layout) = (Blockbox::new(), layout(1));
+    blockbox.ok(["create", "-q", "--name", "box", &layout.reference(), "true"]);
+    let upper = blockbox.home().join("sandboxes/box/upper.ext4");
+    let allocated = upper.metadata().unwrap().blocks() * 512;
+    let init = blockbox::guest::INIT.len() as u64;
+    assert!(allocated < init + (160 << 10), "{allocated}");
+    if std::env::var_os("CI").is_some_and(|ci| ci == "true") {
+        assert!(init < 300 << 10, "{init}");
+    }
+}
