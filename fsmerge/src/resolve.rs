@@ -2,12 +2,9 @@
 
 use crate::arena::{Arena, check_name};
 use crate::error::Problem;
-use crate::limits::Limits;
+use crate::limits::{Limits, SYMLINKS_MAX};
 use crate::path::{check_depth, joined};
 use crate::tree::{Body, NodeId};
-
-/// How many symlinks Linux follows on one path (`MAXSYMLINKS`).
-pub(crate) const SYMLINKS_MAX: usize = 40;
 
 /// The names still to be walked, and the number of symlinks followed so far.
 #[derive(Debug, Default)]

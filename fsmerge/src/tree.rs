@@ -1,7 +1,7 @@
 //! A finished tree: compact, immutable, canonical.
 
+use crate::limits::SYMLINKS_MAX;
 use crate::metadata::{DeviceNumber, Metadata};
-use crate::resolve::SYMLINKS_MAX;
 use blockbox_path::BytePath;
 use std::ops::Range;
 
