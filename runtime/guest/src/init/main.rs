@@ -74,6 +74,9 @@ fn main() {
         eprintln!("blockbox-init: starts a blockbox guest; it must be process 1");
         std::process::exit(1);
     }
+    // The kernel names a process by its program's file, which is one in memory. Nothing depends on
+    // the name.
+    let _ = rustix::thread::set_name(c"init");
     server::run()
 }
 
