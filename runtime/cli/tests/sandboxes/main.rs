@@ -70,6 +70,10 @@ fn a_sandbox_in_the_background_is_used_by_many_clients_and_stopped() {
     }
     let absent = guest.exec(&["web", "sh", "-c", "[ ! -e /none ]"]);
     assert!(absent.status.success());
+    // A command enters its cgroup without a wait for a grace period of RCU.
+    let script = "grep -c 'cgroup2.*favordynmods' /proc/mounts";
+    let option = guest.exec(&["web", "sh", "-c", script]);
+    assert_eq!(text(&option.stdout), "1\n");
     assert_eq!(guest.exec(&["db", "true"]).status.code(), Some(125));
     assert_eq!(
         guest.exec(&["--no-such-option", "web"]).status.code(),

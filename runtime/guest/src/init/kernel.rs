@@ -46,7 +46,11 @@ pub(crate) fn mount_filesystems(warnings: &mut Warnings) -> Result<(), Failure> 
     }
     // File systems that a kernel may not support.
     if Path::new("/sys/fs/cgroup").is_dir() {
-        warnings.tolerate(mount_at("/sys/fs/cgroup", "cgroup2", plain, ""));
+        // Each command is moved to a cgroup of its own. Without this option, of Linux 6.0, that waits
+        // for a grace period of RCU.
+        let mounted = mount_at("/sys/fs/cgroup", "cgroup2", plain, "favordynmods");
+        let mounted = mounted.or_else(|_| mount_at("/sys/fs/cgroup", "cgroup2", plain, ""));
+        warnings.tolerate(mounted);
     }
     if Path::new("/proc/sys/fs/mqueue").is_dir() {
         warnings.tolerate(mount_at("/dev/mqueue", "mqueue", plain, ""));
