@@ -66,7 +66,7 @@ enum Systemd {
 #[derive(Clone, Debug, Args)]
 pub(super) struct Terminal {
     /// Give the command a terminal [default: if input and output are terminals]
-    #[arg(short, long, overrides_with = "no_tty")]
+    #[arg(short, long, conflicts_with = "no_tty")]
     tty: bool,
     /// Do not give the command a terminal
     #[arg(long)]
@@ -215,6 +215,11 @@ impl Options {
             // The monitor's process runs in another folder.
             machine.kernel = Some(std::path::absolute(kernel).unwrap_or_else(|_| kernel.clone()));
         }
+    }
+
+    /// Returns whether the machine is to be copied while it runs.
+    pub(super) fn is_forkable(&self) -> bool {
+        self.forkable
     }
 
     /// Returns the folders to keep on the writable disk, if `--tmpfs` turns any off.

@@ -56,7 +56,7 @@ impl Create {
 }
 
 /// Options that do not apply to a sandbox made from a snapshot: the snapshot decides them.
-const OF_IMAGES: [&str; 23] = [
+const OF_IMAGES: [&str; 24] = [
     "partition",
     "writable",
     "restart",
@@ -80,6 +80,7 @@ const OF_IMAGES: [&str; 23] = [
     "mount",
     "secret",
     "pull",
+    "platform",
 ];
 
 /// Options of a new sandbox.
@@ -102,9 +103,9 @@ pub(super) struct NewSandbox {
     #[arg(long)]
     rm: bool,
     /// When to restart the command after it ends: no, on-failure[:N] or always
-    #[arg(long, default_value_t, value_name = "POLICY", conflicts_with = "rm")]
+    #[arg(long, default_value_t, value_name = "POLICY")]
     restart: RestartPolicy,
-    /// Stop the sandbox after this time: seconds, or a number with `s`, `m` or `h`
+    /// Stop the sandbox after this time: seconds, or a number with `s`, `m` or `h`; 0 is no limit
     #[arg(long, value_parser = duration, value_name = "TIME")]
     timeout: Option<Duration>,
     /// Make the root read-only; `/tmp` and `/run` stay writable. There is no writable disk, unless
@@ -127,9 +128,9 @@ pub(super) struct NewSandbox {
     /// Write the sandbox's id to a new file
     #[arg(long, value_name = "FILE")]
     cidfile: Option<PathBuf>,
-    /// The size of the writable disk; it takes space on the host only as it is written
-    #[arg(long, default_value = "4G", value_parser = disk_size, value_name = "SIZE")]
-    upper_size: u64,
+    /// The size of the writable disk; it takes space on the host only as it is written [default: 4G]
+    #[arg(long, value_parser = disk_size, value_name = "SIZE")]
+    upper_size: Option<u64>,
     #[command(flatten)]
     options: boot::Options,
     #[command(flatten)]
@@ -204,6 +205,7 @@ impl NewSandbox {
     /// Returns the image or the disk. Options that can fail without it are checked first, because a
     /// pull may take minutes.
     pub(super) fn root(&self, store: &Store) -> anyhow::Result<Root> {
+        self.check_pairs()?;
         let mut machine = Machine::default();
         self.options.change(&mut machine);
         check_machine(store, &machine)?;
@@ -214,6 +216,9 @@ impl NewSandbox {
         self.process.env()?;
         let reference = self.reference()?;
         if let Some(disk) = root::find(reference) {
+            if self.source.names_platform() || self.pull == Pull::Always {
+                bail!("--platform and --pull are for a root that is an image, not disk:FILE");
+            }
             let disk = disk?.partition(self.partition).writable(self.writable);
             return Ok(Root::Disk(disk));
         }
@@ -230,6 +235,19 @@ impl NewSandbox {
             }
         };
         Ok(Root::Image(Box::new(image?)))
+    }
+
+    /// Fails for options that contradict each other, and that clap cannot compare.
+    fn check_pairs(&self) -> anyhow::Result<()> {
+        if self.rm && self.restart != RestartPolicy::default() {
+            bail!("conflicting options: --rm and --restart {}", self.restart);
+        }
+        let disk_anyway =
+            !self.patches.is_empty() || !self.disk_dir.is_empty() || self.options.is_forkable();
+        if self.upper_size.is_some() && self.read_only && !disk_anyway {
+            bail!("conflicting options: --upper-size and --read-only, which has no writable disk");
+        }
+        Ok(())
     }
 
     fn reference(&self) -> anyhow::Result<&str> {
@@ -296,7 +314,6 @@ impl NewSandbox {
         let mut builder = builder
             .process(self.process.overrides(background)?)
             .machine(machine)
-            .upper_size(self.upper_size)
             .labels(self.labels()?)
             .restart(self.restart)
             .remove_on_exit(self.rm)
@@ -307,6 +324,9 @@ impl NewSandbox {
             .patches(self.patches.read()?);
         builder = self.secrets.add(self.mounts.add(builder))?;
         builder = self.options.tmpfs_mounts().fold(builder, Builder::mount);
+        if let Some(size) = self.upper_size {
+            builder = builder.upper_size(size);
+        }
         if let Some(name) = &self.name {
             builder = builder.name(name);
         }
@@ -316,7 +336,7 @@ impl NewSandbox {
         if let Some(folders) = self.options.on_disk() {
             builder = builder.on_disk(folders);
         }
-        if let Some(limit) = self.timeout {
+        if let Some(limit) = self.timeout.filter(|limit| !limit.is_zero()) {
             builder = builder.timeout(limit);
         }
         Ok(builder)

@@ -35,7 +35,7 @@ pub(super) struct Exec {
     #[arg(short, long)]
     interactive: bool,
     /// Give the command a terminal [default: if input and output are terminals]
-    #[arg(short, long, overrides_with = "no_tty")]
+    #[arg(short, long, conflicts_with = "no_tty")]
     tty: bool,
     /// Do not give the command a terminal
     #[arg(long)]

@@ -25,8 +25,8 @@ pub(super) enum Kernel {
 /// zip or a wheel.
 #[derive(Debug, Args)]
 pub(super) struct Install {
-    /// A file, an address (`https://…`), or an image (`oci:…` and the like, `docker://HOST/REPO`)
-    /// that holds a libkrunfw [default: a package of PyPI whose digest is known, fetched by pip if
+    /// A file (`-` is standard input), an address (`https://…`), or an image (`oci:…` and the like,
+    /// `docker://HOST/REPO`) that holds a libkrunfw [default: a package of PyPI whose digest is known, fetched by pip if
     /// it is installed]
     #[arg(value_name = "FILE|URL|IMAGE")]
     source: Option<Source>,
@@ -94,6 +94,7 @@ pub(super) fn install(
             (name.to_owned(), Some(PACKAGE.bytes))
         }
         Source::File(path) => (path.display().to_string(), None),
+        Source::Stdin => ("standard input".to_owned(), None),
         // The query of an address may contain a signature.
         Source::Url(url) => {
             let place = url.split(['?', '#']).next().unwrap_or_default();

@@ -19,6 +19,11 @@ pub(super) struct Patches {
 }
 
 impl Patches {
+    /// Returns whether there are none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.patch.is_empty() && self.patch_file.is_empty()
+    }
+
     /// Returns all changes in the order in which they apply.
     pub(super) fn read(&self) -> anyhow::Result<Vec<Patch>> {
         let mut patches = Vec::new();

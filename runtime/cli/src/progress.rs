@@ -45,7 +45,7 @@ pub(super) struct Shown {
     #[arg(long, value_enum, value_name = "MODE", default_value_t)]
     progress: Mode,
     /// Show no progress: `--progress none`
-    #[arg(short, long)]
+    #[arg(short, long, conflicts_with = "progress")]
     quiet: bool,
 }
 

@@ -64,6 +64,11 @@ impl Source {
         options
     }
 
+    /// Returns whether `--platform` is given.
+    pub(super) fn names_platform(&self) -> bool {
+        self.platform.is_some()
+    }
+
     /// Fails if `--platform` asks for an image, called `name`, that no sandbox of this host runs.
     pub(super) fn check_bootable(&self, name: &str) -> Result<(), blockbox::Error> {
         match &self.platform {

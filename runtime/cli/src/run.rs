@@ -36,6 +36,7 @@ impl Run {
         let mut id_file = options.id_file()?;
         let (sandbox, boot) = match options.of_snapshot(store, self.detach)? {
             Some((snapshot, options, work)) => {
+                watcher.launch();
                 let launched = snapshot.launch(&options)?;
                 work.finish();
                 launched
@@ -43,6 +44,7 @@ impl Run {
             None => {
                 let root = options.root(store)?;
                 let builder = options.builder(store, &root, self.detach)?;
+                watcher.launch();
                 builder.from_pool(self.from_pool).launch()?
             }
         };

@@ -1,8 +1,9 @@
 //! How this process handles signals while it runs a sandbox.
 //!
-//! While the guest boots, a signal that would end this process cancels the boot: the machine is
-//! switched off. While the command runs, signals are passed on to it, as docker does. If the
-//! command does not end after two SIGINT or SIGTERM, the third kills it.
+//! While the guest boots, a signal that asks for an end cancels the boot: the machine is switched
+//! off. SIGUSR1 and SIGUSR2, which are the command's own, are kept until it runs. While it runs,
+//! signals are passed on to it, as docker does. If the command does not end after two SIGINT or
+//! SIGTERM, the third kills it.
 
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use std::thread;
@@ -46,6 +47,8 @@ struct State {
     target: Target,
     /// The signal that cancelled the boot.
     interrupted: Option<i32>,
+    /// Signals for the command that came during the boot, each once, as for a process.
+    pending: Vec<i32>,
     asked: u32,
 }
 
@@ -55,6 +58,8 @@ enum Target {
     /// This process.
     #[default]
     Here,
+    /// This process, except for signals of a command that is about to be started.
+    Launch,
     Boot(Canceller),
     Command {
         control: ExecControl,
@@ -84,6 +89,11 @@ impl Watcher {
         Ok(Self { shared })
     }
 
+    /// From now on signals that are the command's own are kept until it runs.
+    pub(super) fn launch(&self) {
+        lock(&self.shared).target = Target::Launch;
+    }
+
     /// From now on a signal cancels the boot.
     pub(super) fn boot(&self, canceller: Canceller) {
         lock(&self.shared).target = Target::Boot(canceller);
@@ -94,19 +104,27 @@ impl Watcher {
         lock(&self.shared).interrupted
     }
 
-    /// From now on signals are passed on to a command, and its terminal's size follows this
-    /// process's. Without `forward` signals have their effect on this process.
+    /// From now on signals are passed on to a command, also those that came during the boot, and
+    /// its terminal's size follows this process's. Without `forward` signals have their effect on
+    /// this process.
     pub(super) fn command(
         &self,
         control: ExecControl,
         terminal: Option<RawTerminal>,
         forward: bool,
     ) {
-        lock(&self.shared).target = Target::Command {
-            control,
-            terminal,
-            forward,
+        let pending = {
+            let mut state = lock(&self.shared);
+            state.target = Target::Command {
+                control,
+                terminal,
+                forward,
+            };
+            std::mem::take(&mut state.pending)
         };
+        for signal in pending {
+            received(&self.shared, signal);
+        }
     }
 
     /// From now on signals are ignored: the remaining work is short and must be done.
@@ -118,7 +136,12 @@ impl Watcher {
 fn received(shared: &Mutex<State>, signal: i32) {
     let mut state = lock(shared);
     match &state.target {
-        Target::Here => {
+        Target::Launch | Target::Boot(_) if matches!(signal, SIGUSR1 | SIGUSR2) => {
+            if !state.pending.contains(&signal) {
+                state.pending.push(signal);
+            }
+        }
+        Target::Here | Target::Launch => {
             drop(state);
             if signal != SIGWINCH && signal != SIGCONT {
                 // Ends this process, unless the signal cannot be raised again.
@@ -126,7 +149,7 @@ fn received(shared: &Mutex<State>, signal: i32) {
             }
         }
         Target::Boot(canceller) => {
-            if signal != SIGWINCH && signal != SIGCONT && signal != SIGUSR1 && signal != SIGUSR2 {
+            if signal != SIGWINCH && signal != SIGCONT {
                 canceller.cancel();
                 state.interrupted = Some(signal);
             }

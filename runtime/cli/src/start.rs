@@ -59,6 +59,7 @@ impl Start {
             spec.secrets.retain(|other| other.name != secret.name);
             spec.secrets.push(secret);
         }
+        watcher.launch();
         let boot = sandbox.boot(start.spec(spec))?;
         let booted = match foreground::wait(&sandbox, boot, &watcher)? {
             Boots::Up(booted) => booted,

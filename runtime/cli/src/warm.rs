@@ -58,7 +58,9 @@ impl Warm {
         let options = &self.options;
         options.check_for_pool()?;
         let root = options.root(store)?;
-        let (sandbox, boot) = options.builder(store, &root, false)?.launch_to_warm()?;
+        let builder = options.builder(store, &root, false)?;
+        watcher.launch();
+        let (sandbox, boot) = builder.launch_to_warm()?;
         let booted = match foreground::wait(&sandbox, boot, &watcher)? {
             Boots::Up(booted) => booted,
             Boots::GivenUp(code) => return Ok(code),

@@ -185,6 +185,21 @@ fn a_kernel_is_taken_from_a_file_an_archive_or_an_image() {
             1
         );
     }
+
+    let blockbox = Blockbox::without_kernel();
+    let from_stdin = |digest: &str| {
+        let archive = fs::File::open(folder.path().join("archive.tgz")).unwrap();
+        let mut command = blockbox.command();
+        command.args(["kernel", "install", "-", "--digest", digest]);
+        command.stdin(archive).output().unwrap()
+    };
+    let refused = from_stdin(&digest(b"other"));
+    let error = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(error.contains("standard input: its digest is"), "{error}");
+    assert!(!installed(&blockbox).exists());
+    let put = from_stdin(&digest(&gzip(&tar(&library))));
+    assert!(put.status.success(), "{put:?}");
+    assert!(fs::read(installed(&blockbox)).unwrap() == library);
 }
 
 #[test]

@@ -385,6 +385,67 @@ fn invalid_options_are_reported_before_the_pull() {
 }
 
 #[test]
+fn options_that_contradict_each_other_are_refused_by_name() {
+    let Some(guest) = Guest::new(json!({})) else {
+        return;
+    };
+    let blockbox = &guest.blockbox;
+    let (image, disk) = (guest.image.as_str(), "disk:/no/such/disk");
+    for (options, named) in [
+        (&["-t", "--no-tty", image][..], ["--tty", "--no-tty"]),
+        (&["--no-tty", "-t", image], ["--no-tty", "--tty"]),
+        (
+            &["-q", "--progress", "json", image],
+            ["--quiet", "--progress"],
+        ),
+        (
+            &["--rm", "--restart", "always", image],
+            ["--rm", "--restart always"],
+        ),
+        (
+            &["--read-only", "--upper-size", "1G", image],
+            ["--read-only", "--upper-size"],
+        ),
+        (
+            &["--platform", "linux/amd64", disk],
+            ["--platform", "disk:"],
+        ),
+        (
+            &["--snapshot", "x", "--platform", "linux/amd64"],
+            ["--snapshot", "--platform"],
+        ),
+        (
+            &["--disk-dir", "/a", "--tmpfs", "/a", image],
+            ["/a", "already"],
+        ),
+        (
+            &["--disk-dir", "/a", "-v", "new:/a/", image],
+            ["/a", "already"],
+        ),
+        (&["-v", "new:/a", "--volume=-x:/b", image], ["-x", "volume"]),
+        (&["--name=-x", image], ["-x", "beginning"]),
+    ] {
+        let output = blockbox.output([&["create"], options, &["true"]].concat());
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(125), "{options:?}: {error}");
+        assert!(named.iter().all(|name| error.contains(name)), "{error}");
+    }
+    let output = blockbox.output(["exec", "-t", "--no-tty", "x", "true"]);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(error.contains("--no-tty"), "{error}");
+    assert_eq!(guest.sandboxes(), 0);
+    assert_eq!(blockbox.ok(["volume", "ls", "-q"]), "");
+    // These do not.
+    for options in [
+        &["--rm", "--restart", "no"][..],
+        &["--read-only", "--upper-size", "1G", "--patch", "mkdir:/a"],
+        &["--timeout", "0"],
+    ] {
+        blockbox.ok([&["create"], options, &[image, "true"]].concat());
+    }
+}
+
+#[test]
 fn a_folder_of_the_disk_itself_supports_overlays_and_persists() {
     let tar = TarBuilder::new().file("var/lib/docker/seed", "from the image\n");
     let Some(guest) = Guest::with_tars(json!({}), vec![tar.finish()]) else {

@@ -14,7 +14,7 @@ use blockbox_vmm::guest::{INIT, INIT_PATH, PRIVATE_DIR, UPPER_DIR, WORK_DIR};
 use erofs_reader::Buffered;
 
 use crate::error::{Error, Result};
-use crate::name::{check_name, claim};
+use crate::name::{check_unused_name, claim};
 use crate::root::{self, Root};
 use crate::{events, mounts, platform, secrets};
 
@@ -60,7 +60,7 @@ pub(crate) fn create_with(
     if spec.name.is_empty() {
         spec.name = spec.short_id().to_owned();
     }
-    check_name(&spec.name)?;
+    check_unused_name(&spec.name)?;
     let exists = || Error::SandboxExists(spec.name.clone());
     // A sandbox that was to be removed already does not keep the name.
     if state::reconcile(store, &spec.name)?.is_some() {

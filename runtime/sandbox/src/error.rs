@@ -117,7 +117,7 @@ pub enum Error {
     SandboxRunning(String),
     /// A sandbox's name is invalid.
     #[error(
-        "{0:?} cannot name a sandbox: use letters, digits, `_`, `.` and `-`, at most 63, and no `.` at the beginning"
+        "{0:?} cannot name a sandbox: use letters, digits, `_`, `.` and `-`, at most 63, and no `.` or `-` at the beginning"
     )]
     SandboxName(String),
     /// The sandbox is not running.
@@ -197,7 +197,7 @@ pub enum Error {
     },
     /// A volume's name is invalid.
     #[error(
-        "{0:?} cannot name a volume: use letters, digits, `_`, `.` and `-`, at most 63, and no `.` at the beginning"
+        "{0:?} cannot name a volume: use letters, digits, `_`, `.` and `-`, at most 63, and no `.` or `-` at the beginning"
     )]
     VolumeName(String),
     /// There is no volume with this name.

@@ -13,7 +13,7 @@ mod wheel;
 mod zip;
 
 use std::fs::File;
-use std::io::Seek;
+use std::io::{self, IsTerminal, Read, Seek};
 use std::path::{Path, PathBuf};
 
 use blockbox_files::open_regular;
@@ -39,6 +39,8 @@ pub enum Source {
     Package,
     /// A file of this host: the library, or an archive (tar, zip, wheel) with it.
     File(PathBuf),
+    /// Such a file on standard input.
+    Stdin,
     /// The same at a URL.
     Url(String),
     /// A file in an image.
@@ -49,8 +51,12 @@ impl std::str::FromStr for Source {
     type Err = ocipull::Error;
 
     /// Parses a source: addresses begin with `https://` or `http://`, images with `oci:` or another
-    /// prefix of [`Reference`], or with `docker://`; anything else is a file.
+    /// prefix of [`Reference`], or with `docker://`; `-` is standard input, and anything else a
+    /// file.
     fn from_str(text: &str) -> std::result::Result<Self, Self::Err> {
+        if text == "-" {
+            return Ok(Self::Stdin);
+        }
         if text.starts_with("https://") || text.starts_with("http://") {
             return Ok(Self::Url(text.to_owned()));
         }
@@ -140,6 +146,16 @@ pub fn install(
                 )?;
             }
             from_file(&mut file, place)?;
+        }
+        Source::Stdin => {
+            let place = "standard input";
+            let mut file = tempfile::tempfile_in(&folder).map_err(io_error(&folder))?;
+            copy_stdin(&mut file).map_err(io_error(Path::new(place)))?;
+            if let Some(expected) = &options.digest {
+                let actual = digest_of(&mut file).map_err(io_error(&folder))?;
+                verify(expected, actual, place)?;
+            }
+            from_file(&mut file, place.to_owned())?;
         }
         Source::Url(url) => {
             let mut file = tempfile::tempfile_in(&folder).map_err(io_error(&folder))?;
@@ -248,4 +264,17 @@ fn describe(path: &Path, used: bool) -> Result<Installed> {
         used,
         problem,
     })
+}
+
+/// Copies standard input to `file`, and seeks to its beginning.
+fn copy_stdin(file: &mut File) -> io::Result<()> {
+    let stdin = io::stdin();
+    let refused = |why: &str| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    if stdin.is_terminal() {
+        return refused("a terminal, where a file is expected");
+    }
+    match io::copy(&mut stdin.lock().take(MAX_FILE + 1), file)? {
+        copied if copied > MAX_FILE => refused("it is too long"),
+        _ => file.rewind(),
+    }
 }

@@ -14,7 +14,7 @@ use blockbox_vmm::{Disk, Share, VmConfig};
 
 use crate::choice;
 use crate::error::{Error, Result};
-use crate::name::check_volume_name;
+use crate::name::check_unused_volume_name;
 use crate::volume::{DATA, Volume};
 
 /// The folder in a sandbox's folder that holds links to shared files of the host.
@@ -27,7 +27,7 @@ const FILES: &str = "shared";
 /// [`Error::MountTarget`], [`Error::MountSource`]; if an image is missing;
 /// [`VmmError::TooManyDevices`](blockbox_vmm::VmmError::TooManyDevices).
 pub(crate) fn prepare(store: &Store, spec: &mut Spec) -> Result<()> {
-    check_targets(&spec.mounts)?;
+    check_targets(&spec.mounts, &spec.disk_dirs)?;
     for mount in &mut spec.mounts {
         match &mut mount.source {
             MountSource::Bind { path } => *path = host_path(path)?,
@@ -40,7 +40,9 @@ pub(crate) fn prepare(store: &Store, spec: &mut Spec) -> Result<()> {
             }
             MountSource::Volume { name, subpath, .. } => {
                 check_subpath(&mount.target, subpath)?;
-                check_volume_name(name)?;
+                if Volume::open(store, name).is_err() {
+                    check_unused_volume_name(name)?;
+                }
             }
             _ => {}
         }
@@ -90,7 +92,8 @@ fn device_count(mounts: &[Mount]) -> usize {
     devices.len()
 }
 
-fn check_targets(mounts: &[Mount]) -> Result<()> {
+/// `disk_dirs` are the paths where folders of the writable disk are mounted.
+fn check_targets(mounts: &[Mount], disk_dirs: &[String]) -> Result<()> {
     for (index, mount) in mounts.iter().enumerate() {
         let failed = |reason| {
             Err(Error::MountTarget {
@@ -109,9 +112,10 @@ fn check_targets(mounts: &[Mount]) -> Result<()> {
         if ["/proc", "/sys", "/dev"].map(Path::new).contains(&target) {
             return failed("the guest has its own there");
         }
-        if mounts[..index]
-            .iter()
-            .any(|other| Path::new(&other.target) == target)
+        let others = mounts[..index].iter().map(|other| &other.target);
+        if others
+            .chain(disk_dirs)
+            .any(|other| Path::new(other) == target)
         {
             return failed("something else is mounted there already");
         }

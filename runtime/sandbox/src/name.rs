@@ -16,7 +16,7 @@ const CLAIM: Duration = Duration::from_secs(2);
 ///
 /// [`Error::SandboxName`], [`Error::SandboxExists`].
 pub fn check_new_name(store: &Store, name: &str) -> Result<()> {
-    check_name(name)?;
+    check_unused_name(name)?;
     match state::reconcile(store, name)? {
         Some(_) => Err(Error::SandboxExists(name.to_owned())),
         None => Ok(()),
@@ -51,6 +51,19 @@ pub(crate) fn check_name(name: &str) -> Result<()> {
     Ok(())
 }
 
+/// Checks a name that is to be given. It is not taken for an option where a command line has it;
+/// what was called so before is still found.
+pub(crate) fn check_unused_name(name: &str) -> Result<()> {
+    match name.starts_with('-') {
+        true => Err(Error::SandboxName(name.to_owned())),
+        false => check_name(name),
+    }
+}
+
+pub(crate) fn check_unused_volume_name(name: &str) -> Result<()> {
+    check_unused_name(name).map_err(|_| Error::VolumeName(name.to_owned()))
+}
+
 pub(crate) fn check_volume_name(name: &str) -> Result<()> {
     check_name(name).map_err(|_| Error::VolumeName(name.to_owned()))
 }
@@ -69,6 +82,9 @@ mod tests {
                 matches!(check_name(name), Err(Error::SandboxName(_))),
                 "{name}"
             );
+        }
+        for name in ["-", "-x", "--rm", ""] {
+            assert!(check_unused_name(name).is_err(), "{name}");
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::exec::ExecOptions;
 use crate::monitor::message::{self, Answer, Ask, Attach};
 use crate::monitor::{Ended, socket};
-use crate::name::{check_name, claim};
+use crate::name::{check_name, check_unused_name, claim};
 use crate::question::{FOR_EVER, ask, encode, unexpected};
 use crate::stats::{ProcessInfo, Stats};
 use crate::{events, log};
@@ -365,7 +365,7 @@ impl Sandbox {
     ///
     /// [`Error::SandboxName`], [`Error::SandboxExists`].
     pub fn rename(&mut self, name: &str) -> Result<()> {
-        check_name(name)?;
+        check_unused_name(name)?;
         match self.take() {
             Ok((_lock, info)) => {
                 let old = info.spec.name.clone();

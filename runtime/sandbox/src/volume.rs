@@ -17,7 +17,7 @@ use blockbox_store::{
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ImageUser, Result};
-use crate::name::check_volume_name;
+use crate::name::{check_unused_volume_name, check_volume_name};
 
 /// The default size of a volume, in bytes. It takes space on the host only as it is written.
 pub const SIZE: u64 = 16 << 30;
@@ -134,7 +134,7 @@ impl Volume {
     }
 
     fn make(store: &Store, name: &str, fill: impl FnOnce(&Path) -> Result<()>) -> Result<Self> {
-        check_volume_name(name)?;
+        check_unused_volume_name(name)?;
         let exists = || Error::VolumeExists(name.to_owned());
         let _access = store.share()?;
         let folder = store.volume(name);

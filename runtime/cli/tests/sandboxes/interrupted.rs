@@ -85,6 +85,30 @@ fn an_interrupted_run_leaves_what_its_flags_promise() {
 }
 
 #[test]
+fn a_signal_for_the_command_that_comes_during_the_boot_is_kept_until_it_runs() {
+    let Some(guest) = Guest::new(json!({})) else {
+        return;
+    };
+    let blockbox = &guest.blockbox;
+    let words = [
+        "run",
+        "--rm",
+        "--name",
+        "x",
+        &guest.image,
+        "--",
+        "sleep",
+        "1000",
+    ];
+    let mut client = start(blockbox, &words);
+    // The sandbox is there before its machine is.
+    until("the boot", || guest.state("x"));
+    signal(&client, "USR1");
+    let status = until("the end", || client.try_wait().unwrap());
+    assert_eq!(status.code(), Some(128 + 10));
+}
+
+#[test]
 fn an_interrupted_pull_leaves_no_file_for_the_id_and_an_empty_one_is_taken_over() {
     let Some(guest) = Guest::new(json!({})) else {
         return;

@@ -29,7 +29,7 @@ use crate::events;
 use crate::files::hold::Consistency;
 use crate::launched::Boot;
 use crate::monitor::message::{Answer, Ask, Resume};
-use crate::name::check_name;
+use crate::name::{check_name, check_unused_name};
 use crate::question::{FOR_EVER, ask, unexpected};
 use crate::root::{Root, image};
 use crate::sandbox::Sandbox;
@@ -520,7 +520,7 @@ fn forked(original: Spec, snapshot: Option<String>, options: &ForkOptions) -> Sp
 
 /// Locks the name of a new snapshot.
 fn claim(store: &Store, name: &str) -> Result<Lock> {
-    check_name(name)?;
+    check_unused_name(name)?;
     let exists = || Error::SnapshotExists(name.to_owned());
     let lock = store.lock_snapshot(name)?.ok_or_else(exists)?;
     if store.snapshot(name).exists() {
