@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
+mod folder;
 mod open;
 mod resolve;
 mod temporary;
@@ -11,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
+pub use folder::NewFolder;
 pub use open::{open_disk, open_input, open_regular};
 pub use resolve::{parent, target};
 use temporary::Registered;
@@ -50,7 +52,8 @@ impl NewFile {
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(mode));
         #[cfg(not(unix))]
         let _ = mode;
-        let (file, registered) = Registered::make(|| builder.tempfile_in(folder))?;
+        let make = || builder.tempfile_in(folder);
+        let (file, registered) = Registered::make(make, |file| file.path())?;
         Ok(Self(Inner::Named(file, registered)))
     }
 
@@ -192,11 +195,12 @@ fn link_over(file: &File, path: &Path) -> io::Result<()> {
         done => return done,
     }
     // A link never replaces a file; a rename does.
-    let (aside, registered) = Registered::make(|| {
+    let make = || {
         let mut builder = tempfile::Builder::new();
         let link = |name: &Path| link(file, name);
         builder.prefix(PREFIX).make_in(parent(path), link)
-    })?;
+    };
+    let (aside, registered) = Registered::make(make, |aside| aside.path())?;
     let done = aside.persist(path).map_err(|error| error.error);
     drop(registered);
     done.map(drop)

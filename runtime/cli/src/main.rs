@@ -211,6 +211,25 @@ enum Command {
 }
 
 impl Command {
+    /// Returns whether this writes to the store and has no handler of signals of its own.
+    fn writes_store(&self) -> bool {
+        matches!(
+            self,
+            Self::Pull(_)
+                | Self::Create(_)
+                | Self::Cp(_)
+                | Self::Commit(_)
+                | Self::Load(_)
+                | Self::Convert(_)
+                | Self::Push(_)
+                | Self::Image(_)
+                | Self::Snapshot(_)
+                | Self::Fork(_)
+                | Self::Volume(_)
+                | Self::Kernel(_)
+        )
+    }
+
     /// Returns whether this needs no store where there is none yet.
     fn only_reads(&self) -> bool {
         match self {
@@ -337,6 +356,9 @@ fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
             false => Store::open(root()?)?,
         })
     };
+    if arguments.command.writes_store() {
+        signals::clean_up();
+    }
     match arguments.command {
         Command::Pull(command) => command.execute(&store()?),
         Command::Run(command) => return command.execute(&store()?),

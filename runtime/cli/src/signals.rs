@@ -144,6 +144,7 @@ fn received(shared: &Mutex<State>, signal: i32) {
         Target::Here | Target::Launch => {
             drop(state);
             if signal != SIGWINCH && signal != SIGCONT {
+                atomic::remove_unfinished();
                 // Ends this process, unless the signal cannot be raised again.
                 let _ = emulate_default_handler(signal);
             }
@@ -195,12 +196,12 @@ fn received(shared: &Mutex<State>, signal: i32) {
     }
 }
 
-/// From now on, a signal that ends this process also removes partial files. For commands that write
-/// files and have no [`Watcher`].
+/// From now on, a signal that ends this process also removes partial files and folders. For
+/// commands that write any and have no [`Watcher`].
 pub(super) fn clean_up() {
     static BEGUN: Once = Once::new();
     BEGUN.call_once(|| {
-        let ending = [SIGHUP, SIGINT, SIGQUIT, SIGTERM];
+        let ending = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2];
         let watched = ending.into_iter().filter(|signal| !is_ignored(*signal));
         // If signals cannot be watched, they have their default effect.
         let Ok(mut signals) = Signals::new(watched) else {

@@ -47,6 +47,19 @@ pub(super) fn disk_size(text: &str) -> Result<u64, String> {
     }
 }
 
+/// The smallest and the largest size of a volume, in bytes: those of ext4 with blocks of 4 KiB and
+/// the group descriptors that a volume has.
+const VOLUME_SIZES: std::ops::Range<u64> = 2 << 20..64 << 40;
+
+/// Parses the size of a volume, as [`size`].
+pub(super) fn volume_size(text: &str) -> Result<u64, String> {
+    let bytes = size(text)?;
+    match VOLUME_SIZES.contains(&bytes) {
+        true => Ok(bytes),
+        false => Err("a volume has at least 2M and less than 64T".to_owned()),
+    }
+}
+
 /// Parses a number of CPUs. Fractions, which docker's `--cpus` takes, are rounded up: a machine has
 /// whole CPUs.
 pub(super) fn cpus(text: &str) -> Result<NonZeroU8, String> {
@@ -68,7 +81,7 @@ pub(super) fn cpus(text: &str) -> Result<NonZeroU8, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{cpus, disk_size, size};
+    use super::{cpus, disk_size, size, volume_size};
 
     #[test]
     fn suffixes_are_powers_of_1024_in_any_case() {
@@ -97,6 +110,10 @@ mod tests {
         assert_eq!(disk_size("16M"), Ok(16 << 20));
         for text in ["0", "1", "1M", "16T", "99999T"] {
             assert!(disk_size(text).is_err(), "{text}");
+        }
+        assert_eq!(volume_size("63T"), Ok(63 << 40));
+        for text in ["0", "1M", "64T", "18446744073709551615"] {
+            assert!(volume_size(text).is_err(), "{text}");
         }
     }
 

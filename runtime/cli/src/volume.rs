@@ -16,7 +16,7 @@ use super::input::input;
 use super::outfile::{self, to_file};
 use super::output::{Table, bytes, print_json};
 use super::progress::Shown;
-use super::size::size;
+use super::size::volume_size;
 use super::snapshot::length;
 use super::template::{Output, print_each};
 
@@ -46,7 +46,7 @@ pub(super) struct Create {
     /// The volume's name
     name: String,
     /// The size of its file system; it takes space on the host only as it is written [default: 16G]
-    #[arg(long, value_parser = size, value_name = "SIZE")]
+    #[arg(long, value_parser = volume_size, value_name = "SIZE")]
     size: Option<u64>,
 }
 
@@ -82,7 +82,7 @@ pub(super) struct Grow {
     /// The volume
     name: String,
     /// The new size
-    #[arg(long, value_parser = size, value_name = "SIZE")]
+    #[arg(long, value_parser = volume_size, value_name = "SIZE")]
     size: u64,
 }
 
@@ -130,7 +130,7 @@ pub(super) struct Import {
     #[arg(long, value_enum, default_value_t)]
     kind: Kind,
     /// The size of the volume's file system [default: 16G, or the disk's]
-    #[arg(long, value_parser = size, value_name = "SIZE")]
+    #[arg(long, value_parser = volume_size, value_name = "SIZE")]
     size: Option<u64>,
     #[command(flatten)]
     shown: Shown,

@@ -175,6 +175,35 @@ fn a_signal_removes_a_partial_output_file() {
 }
 
 #[test]
+fn a_signal_removes_a_partial_folder_of_the_store() {
+    let blockbox = Blockbox::new();
+    let tar = TarBuilder::new().file("file", vec![1; 4 << 20]).finish();
+    blockbox.ok(["volume", "ls"]);
+    for signal in [Signal::INT, Signal::HUP] {
+        let mut child = blockbox
+            .command()
+            .args(["volume", "import", "data", "-"])
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // More than a pipe holds: once it is written, the volume was begun.
+        let mut input = child.stdin.take().unwrap();
+        input.write_all(&tar[..3 << 20]).unwrap();
+        let entries = || {
+            let volumes = fs::read_dir(blockbox.home().join("volumes")).unwrap();
+            volumes
+                .map(|entry| entry.unwrap().path())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(entries().len(), 1);
+        rustix::process::kill_process(Pid::from_child(&child), signal).unwrap();
+        let status = child.wait().unwrap();
+        assert_eq!(status.signal(), Some(signal.as_raw()));
+        assert!(entries().is_empty(), "{signal:?}: {:?}", entries());
+    }
+}
+
+#[test]
 fn an_output_that_is_a_symbolic_link_is_written_to_its_target() {
     let tar = TarBuilder::new().file("file", "contents").finish();
     let layout = Layout::new().layer(&tar, Compression::None).finish();

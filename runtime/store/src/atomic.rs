@@ -10,9 +10,8 @@ use std::os::unix::fs::{MetadataExt, fchown};
 use std::path::Path;
 
 use blockbox_files::parent;
-pub use blockbox_files::{NewFile, PREFIX, remove_unfinished};
+pub use blockbox_files::{NewFile, NewFolder, PREFIX, remove_unfinished};
 use serde::Serialize;
-use tempfile::TempDir;
 
 use crate::error::{Error, Result};
 use crate::permissions::READ_ONLY;
@@ -164,23 +163,15 @@ pub fn write_folder<E: From<Error>>(
     Ok(sync_folder(outer)?)
 }
 
-/// Makes a folder under a temporary name in `outer`. It is removed when dropped, or swept up after
-/// a crash.
-pub fn temporary_folder(outer: &Path) -> Result<TempDir> {
-    tempfile::Builder::new()
-        .prefix(PREFIX)
-        .permissions(permissions(0o700))
-        .tempdir_in(outer)
-        .map_err(Error::io(outer))
+/// Makes a folder under a temporary name in `outer`. It is removed when dropped or by
+/// [`remove_unfinished`], or swept up after a crash.
+pub fn temporary_folder(outer: &Path) -> Result<NewFolder> {
+    NewFolder::create_in(outer).map_err(Error::io(outer))
 }
 
-fn rename(folder: TempDir, path: &Path) -> Result<()> {
-    match fs::rename(folder.path(), path) {
-        Ok(()) => {
-            // The folder was renamed, so there is nothing to remove under its temporary name.
-            let _ = folder.keep();
-            Ok(())
-        }
+fn rename(folder: NewFolder, path: &Path) -> Result<()> {
+    match folder.persist(path) {
+        Ok(()) => Ok(()),
         Err(_) if path.is_dir() => Ok(()),
         Err(e) => Err(Error::io(path)(e)),
     }

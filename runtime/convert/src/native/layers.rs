@@ -269,10 +269,7 @@ pub fn cache_layers(
     if layers.iter().all(|layer| place(&layer.diff_id).exists()) {
         return Ok(0);
     }
-    let staging = tempfile::Builder::new()
-        .prefix(".tmp-")
-        .tempdir_in(&options.staging)
-        .map_err(Error::io(&options.staging))?;
+    let staging = atomic::temporary_folder(&options.staging)?;
     let inputs: Vec<_> = layers.iter().map(Input::Stored).collect();
     let mut options = options.clone();
     (options.wrap, options.grouping) = (Wrap::None, Grouping::Source);

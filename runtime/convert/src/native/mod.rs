@@ -22,7 +22,7 @@ mod wrap;
 
 use std::num::NonZeroUsize;
 
-use blockbox_store::Store;
+use blockbox_store::{Store, atomic};
 use ocipull::{CopyOptions, Digest, Platform, Reference, Target};
 use serde_json::Value;
 
@@ -110,10 +110,7 @@ fn one(
     options: &NativeOptions,
     progress: &dyn Progress,
 ) -> Result<Manifest> {
-    let staging = tempfile::Builder::new()
-        .prefix(".tmp-")
-        .tempdir_in(&options.staging)
-        .map_err(Error::io(&options.staging))?;
+    let staging = atomic::temporary_folder(&options.staging)?;
     let layers = layers::make(inputs, staging.path(), options, progress)?;
     let blobs = &layers.blobs;
     let jobs = match place.is_ordered() {

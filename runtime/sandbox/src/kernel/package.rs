@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use tempfile::TempDir;
+use blockbox_store::atomic::NewFolder;
 
 use super::error::{Error, Result, io_error};
 use super::index;
@@ -15,7 +15,7 @@ use super::wheel::REQUIREMENTS;
 /// A wheel in a temporary folder, which is removed when this is dropped.
 pub(super) struct Fetched {
     wheel: PathBuf,
-    _folder: TempDir,
+    _folder: NewFolder,
 }
 
 impl Fetched {
@@ -54,7 +54,7 @@ pub(super) fn fetch(folder: &Path, options: &ocipull::Options) -> Result<Fetched
 }
 
 /// Downloads the package with pip to a folder in `folder`, and returns the file.
-fn by_pip(python: &str, folder: &TempDir) -> Result<PathBuf> {
+fn by_pip(python: &str, folder: &NewFolder) -> Result<PathBuf> {
     let mut requirements =
         tempfile::NamedTempFile::new_in(folder).map_err(io_error(folder.path()))?;
     requirements

@@ -48,7 +48,7 @@ pub struct Snapshot {
 #[derive(Debug)]
 struct Unnamed {
     /// Removes the folder when dropped.
-    _folder: tempfile::TempDir,
+    _folder: atomic::NewFolder,
     /// Keeps other processes from sweeping up the folder.
     _access: blockbox_store::Shared,
 }
