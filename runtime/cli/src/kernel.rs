@@ -26,8 +26,8 @@ pub(super) enum Kernel {
 #[derive(Debug, Args)]
 pub(super) struct Install {
     /// A file (`-` is standard input), an address (`https://…`), or an image (`oci:…` and the like,
-    /// `docker://HOST/REPO`) that holds a libkrunfw [default: a package of PyPI whose digest is known, fetched by pip if
-    /// it is installed]
+    /// `docker://HOST/REPO`) that holds a libkrunfw [default: a package of PyPI whose digest is
+    /// known, fetched by pip if it is installed]
     #[arg(value_name = "FILE|URL|IMAGE")]
     source: Option<Source>,
     /// Refuse a file, a download or an image's manifest with another digest; without this option,
