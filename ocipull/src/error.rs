@@ -165,6 +165,13 @@ pub enum Error {
         /// Layers in the image.
         layers: usize,
     },
+    /// A reader of a layer was dropped before the layer was verified, and what was read may have
+    /// been used. Reading the layer to its end verifies it after all.
+    #[error("layer {layer} was not read to its end, so its contents are not verified")]
+    Unverified {
+        /// The digest of the layer as it is stored.
+        layer: Digest,
+    },
     /// A document over the limit.
     #[error("{document} is larger than {limit} bytes")]
     TooLarge {
@@ -507,6 +514,7 @@ mod tests {
             | Error::ForeignLayer { .. }
             | Error::LayerCount { .. }
             | Error::NoLayer { .. }
+            | Error::Unverified { .. }
             | Error::TooLarge { .. }
             | Error::DigestMismatch { .. }
             | Error::SizeMismatch { .. }

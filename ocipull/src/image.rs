@@ -18,6 +18,7 @@ use crate::spool::open_archive;
 #[cfg(all(unix, feature = "registry"))]
 use crate::tree::Archive;
 use crate::tree::Folder;
+use crate::unverified::Unverified;
 use crate::{Digest, Document, Error, Layer, LayerReader, Options, Platform, Reference};
 
 /// The types of configurations. The last ones are of old registries and of Docker before 1.10, and
@@ -43,6 +44,7 @@ pub struct Image {
     layers: Vec<Layer>,
     /// What an index says is about the image.
     about: Vec<Descriptor>,
+    unverified: Unverified,
 }
 
 impl Image {
@@ -119,6 +121,7 @@ impl Image {
             config,
             layers,
             about: Vec::new(),
+            unverified: Unverified::default(),
         })
     }
 
@@ -273,10 +276,30 @@ impl Image {
     ///
     /// # Errors
     ///
-    /// [`Error::NoLayer`], and those of opening a file. Later errors are reported by reading the
-    /// layer.
+    /// [`Error::NoLayer`]; [`Error::Unverified`] if a reader of another layer was dropped before
+    /// its end; errors of opening a file. Later errors are reported by reading the layer.
     pub fn layer(&self, index: usize) -> Result<LayerReader, Error> {
         self.unopened(index)?.open()
+    }
+
+    /// Returns an error if a layer that was begun was not verified, because its reader was dropped
+    /// before its end. [`read_layer`](Self::read_layer) leaves no such layer; call this after the
+    /// last one if you use [`layer`](Self::layer) or `stream_layer`.
+    ///
+    /// ```no_run
+    /// use ocipull::{Image, Options};
+    ///
+    /// let image = Image::open(&"debian:12".parse()?, &Options::default())?;
+    /// drop(image.layer(0)?);
+    /// assert!(image.verified().is_err());
+    /// # Ok::<(), ocipull::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unverified`].
+    pub fn verified(&self) -> Result<(), Error> {
+        self.unverified.check(None)
     }
 
     /// The layer `index`, ready to be opened on another thread.
@@ -284,10 +307,12 @@ impl Image {
         let layers = self.layers.len();
         let layer = self.layers.get(index);
         let layer = layer.ok_or(Error::NoLayer { index, layers })?;
+        self.unverified.check(Some(&layer.digest))?;
         Ok(Unopened {
             source: self.source.clone(),
             options: self.options.clone(),
             layer: layer.clone(),
+            unverified: self.unverified.clone(),
         })
     }
 }
@@ -297,9 +322,15 @@ pub(crate) struct Unopened {
     source: Arc<dyn Source>,
     layer: Layer,
     options: Options,
+    unverified: Unverified,
 }
 
 impl Unopened {
+    /// The layer's digest, and where it is noted if the layer is not verified.
+    pub(crate) fn unverified(&self) -> (Digest, Unverified) {
+        (self.layer.digest.clone(), self.unverified.clone())
+    }
+
     /// Starts to fetch the layer.
     pub(crate) fn open(self) -> Result<LayerReader, Error> {
         let (limit, progress) = (
@@ -312,6 +343,7 @@ impl Unopened {
             _ => None,
         };
         let (source, claim) = self.stored(kind)?;
+        let unverified = self.unverified();
         let layer = self.layer;
         let useless = Useless::new({
             let (source, digest) = (self.source, layer.digest.clone());
@@ -324,7 +356,7 @@ impl Unopened {
             limit,
         };
         let pipeline = Pipeline::start(source, expected, progress, useless)?;
-        Ok(LayerReader::new(pipeline, claim))
+        Ok(LayerReader::new(pipeline, claim, unverified))
     }
 
     /// The layer as it is stored, and the right to the file in which its bytes are kept.

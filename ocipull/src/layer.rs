@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::compression::LayerType;
 use crate::kept::{Claim, KeptFile};
 use crate::pipeline::{Expected, Pipeline, Useless};
+use crate::unverified::Unverified;
 use crate::{Digest, Error};
 
 /// A layer of an image; [`Image::layers`](crate::Image::layers) returns them.
@@ -38,8 +39,10 @@ impl Layer {
 /// gets the [`Error`] out of it. A caller that stops earlier, for example at the tar's last entry,
 /// calls [`finish`](Self::finish). [`Image::read_layer`](crate::Image::read_layer) calls it itself.
 ///
-/// Dropping it stops the download. A reader that is dropped before its end, so that nothing is
-/// verified, logs a warning, unless it failed or [`abandon`](Self::abandon) was called.
+/// Dropping it stops the download. If it is dropped before its end, so that nothing is verified,
+/// the [`Image`](crate::Image) returns [`Error::Unverified`] when the next layer is wanted, and
+/// from [`Image::verified`](crate::Image::verified): unless the reader failed, or
+/// [`abandon`](Self::abandon) was called.
 #[derive(Debug)]
 #[must_use = "a layer is verified at its end only: read it to the end, or call `finish`"]
 pub struct LayerReader {
@@ -47,15 +50,23 @@ pub struct LayerReader {
     abandoned: bool,
     keep: Arc<AtomicBool>,
     claim: Option<Claim>,
+    digest: Digest,
+    unverified: Unverified,
 }
 
 impl LayerReader {
-    pub(crate) fn new(pipeline: Pipeline, claim: Option<Claim>) -> Self {
+    pub(crate) fn new(
+        pipeline: Pipeline,
+        claim: Option<Claim>,
+        (digest, unverified): (Digest, Unverified),
+    ) -> Self {
         Self {
             pipeline,
             abandoned: false,
             keep: Arc::default(),
             claim,
+            digest,
+            unverified,
         }
     }
 
@@ -124,7 +135,7 @@ impl LayerReader {
         self.claim.take()?.take()
     }
 
-    /// Stops reading. Nothing that was read is verified.
+    /// Stops reading. Nothing that was read is verified, as the caller knows.
     pub fn abandon(mut self) {
         self.abandoned = true;
     }
@@ -156,13 +167,10 @@ impl LayerReader {
 
 impl Drop for LayerReader {
     fn drop(&mut self) {
-        if !self.abandoned
-            && let Some(layer) = self.pipeline.unverified()
-        {
-            tracing::warn!(
-                layer = layer.as_str(),
-                "a layer was not read to its end, so its contents are not verified"
-            );
+        if self.pipeline.is_verified() {
+            self.unverified.remove(&self.digest);
+        } else if !self.abandoned && self.pipeline.unverified().is_some() {
+            self.unverified.add(&self.digest);
         }
     }
 }

@@ -39,6 +39,7 @@ pub mod spec;
 mod spool;
 mod target;
 mod tree;
+mod unverified;
 
 pub use copy::{Copied, CopyOptions, copy, copy_into};
 pub use digest::Digest;

@@ -183,6 +183,11 @@ impl Pipeline {
         }
     }
 
+    /// Whether all bytes were consumed and are right.
+    pub(crate) fn is_verified(&self) -> bool {
+        matches!(self.state, State::Complete(_))
+    }
+
     /// Removes the kept bytes of the blob, which the consumer cannot use.
     pub(crate) fn forget(&mut self) {
         self.useless.forget();

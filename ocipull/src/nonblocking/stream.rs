@@ -6,8 +6,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::thread;
 
-use crate::Error;
 use crate::image::Unopened;
+use crate::unverified::Unverified;
+use crate::{Digest, Error};
 
 /// Pieces that wait for the consumer.
 const DEPTH: usize = 8;
@@ -15,15 +16,22 @@ const DEPTH: usize = 8;
 /// The uncompressed tar of a layer, in pieces, for asynchronous code.
 ///
 /// The layer is verified at its end: only [`next`](Self::next)'s `Ok(None)` says that all pieces
-/// were right. Dropping the stream earlier stops the download.
+/// were right. Dropping the stream earlier stops the download; the [`Image`](crate::Image) returns
+/// [`Error::Unverified`] then, unless an error was returned or [`abandon`](Self::abandon) was
+/// called.
 #[must_use = "a layer is verified at its end only: call `next` until it returns `None`"]
 pub struct LayerStream {
     queue: Arc<Queue>,
+    digest: Digest,
+    unverified: Unverified,
+    /// The caller knows that the layer is not verified.
+    known: bool,
 }
 
 impl LayerStream {
     pub(super) fn start(layer: Unopened) -> Result<Self, Error> {
         let queue = Arc::new(Queue::default());
+        let (digest, unverified) = layer.unverified();
         let pieces = queue.clone();
         let thread = thread::Builder::new().name("ocipull-stream".to_owned());
         thread
@@ -34,7 +42,12 @@ impl LayerStream {
                 drop(end);
             })
             .map_err(|source| Error::Thread { source })?;
-        Ok(Self { queue })
+        Ok(Self {
+            queue,
+            digest,
+            unverified,
+            known: false,
+        })
     }
 
     /// Returns the next piece, of any length; `None` when the layer is complete and verified.
@@ -56,13 +69,25 @@ impl LayerStream {
     ///
     /// As reading a [`LayerReader`](crate::LayerReader) does. After an error, [`Error::Failed`].
     pub async fn next(&mut self) -> Result<Option<Vec<u8>>, Error> {
-        poll_fn(|context| self.queue.poll(context)).await
+        let next = poll_fn(|context| self.queue.poll(context)).await;
+        self.known |= next.is_err();
+        next
+    }
+
+    /// Stops reading. Nothing that was read is verified, as the caller knows.
+    pub fn abandon(mut self) {
+        self.known = true;
     }
 }
 
 impl Drop for LayerStream {
     fn drop(&mut self) {
-        self.queue.lock().dropped = true;
+        let mut state = self.queue.lock();
+        state.dropped = true;
+        if !self.known && !matches!(state.end, Some(Ok(()))) {
+            self.unverified.add(&self.digest);
+        }
+        drop(state);
         self.queue.room.notify_all();
     }
 }

@@ -270,6 +270,8 @@ fn a_layer_dropped_before_its_end_is_warned_of_by_its_digest() {
         dropped.contains(&digest) && dropped.contains("not verified"),
         "{dropped}"
     );
+    // Reading it to its end, below, makes up for that.
+    assert!(matches!(image.verified(), Err(Error::Unverified { .. })));
     let sound = warnings(|| {
         image.layer(0).unwrap().finish().unwrap();
         image.layer(0).unwrap().abandon();
@@ -279,6 +281,25 @@ fn a_layer_dropped_before_its_end_is_warned_of_by_its_digest() {
         assert!(failed.is_err());
     });
     assert_eq!(sound, "");
+    image.verified().unwrap();
+}
+
+#[test]
+fn a_layer_dropped_before_its_end_fails_the_reading_of_the_next_one() {
+    let tars = [tar("a", 300_000), tar("b", 300_000)];
+    let layout = Layout::of(&tars.map(|tar| Layer::new(&tar, GZIP)));
+    let image = layout.open().unwrap();
+    let mut first = image.layer(0).unwrap();
+    first.read_exact(&mut [0; 512]).unwrap();
+    drop(first);
+    let next = image.read_layer(1, |_| Ok::<_, Error>(())).unwrap_err();
+    let dropped = &image.layers()[0].digest;
+    assert!(
+        matches!(&next, Error::Unverified { layer } if layer == dropped),
+        "{next:?}"
+    );
+    image.read_layer(0, |_| Ok::<_, Error>(())).unwrap();
+    image.read_layer(1, |_| Ok::<_, Error>(())).unwrap();
 }
 
 #[test]
@@ -322,7 +343,7 @@ fn a_layer_that_is_dropped_stops() {
         let mut reader = image.layer(index).unwrap();
         reader.read_exact(&mut [0; 10]).unwrap();
         let fetched = reader.fetched();
-        drop(reader);
+        reader.abandon();
         // All it could have fetched is what its buffers hold.
         assert!(fetched.bytes() < 4 << 20);
     }

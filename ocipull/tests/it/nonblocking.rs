@@ -124,6 +124,10 @@ fn a_dropped_stream_ends_the_download() {
         let image = open(&layout, &options).await;
         let mut stream = image.stream_layer(0).expect("started");
         stream.next().await.expect("a piece");
+        drop(stream);
+        assert!(matches!(image.verified(), Err(Error::Unverified { .. })));
+        let again = image.stream_layer(0).expect("this layer may be read again");
+        again.abandon();
     });
     drop(options);
     // The threads own the progress callback until they end.
