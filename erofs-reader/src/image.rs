@@ -178,6 +178,14 @@ impl<R: ReadAt> Image<R> {
     }
 
     /// Returns the size of a device in bytes. Device 0 is the primary one.
+    ///
+    /// ```no_run
+    /// use erofs_reader::{Buffered, Image};
+    ///
+    /// let image = Image::open(Buffered::new(std::fs::File::open("image.erofs")?))?;
+    /// println!("{} bytes", image.device_size(0).unwrap_or_default());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn device_size(&self, device: u16) -> Option<u64> {
         self.storage.device_size(device)
     }

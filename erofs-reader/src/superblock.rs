@@ -239,6 +239,15 @@ impl Superblock {
 
     /// Returns the names of the features in use, as `dump.erofs` prints them, compatible ones
     /// first.
+    ///
+    /// ```no_run
+    /// use erofs_reader::{Buffered, Image};
+    ///
+    /// let image = Image::open(Buffered::new(std::fs::File::open("image.erofs")?))?;
+    /// let names: Vec<_> = image.superblock().feature_names().collect();
+    /// println!("{}", names.join(" "));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn feature_names(&self) -> impl Iterator<Item = &'static str> {
         let names = |bits: u32, table: &'static [(u32, &'static str)]| {
             table

@@ -18,6 +18,14 @@ impl BlockSize {
 
     /// Returns the size of blocks of `bytes` bytes.
     ///
+    /// ```
+    /// use erofs_writer::BlockSize;
+    ///
+    /// assert_eq!(BlockSize::new(4096)?, BlockSize::B4096);
+    /// assert!(BlockSize::new(1000).is_err());
+    /// # Ok::<(), erofs_writer::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::BlockSize`] unless `bytes` is a power of two from 512 to 65,536.

@@ -16,6 +16,14 @@ pub struct ChunkSize(u8);
 impl ChunkSize {
     /// Returns the size of chunks of 2^`bits` blocks.
     ///
+    /// ```
+    /// use erofs_writer::{BlockSize, ChunkSize};
+    ///
+    /// let size = ChunkSize::from_block_bits(4)?;
+    /// assert_eq!(size.bytes(BlockSize::B4096), 64 << 10);
+    /// # Ok::<(), erofs_writer::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::ChunkSize`] if `bits` is greater than 31.

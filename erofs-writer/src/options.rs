@@ -242,6 +242,14 @@ pub struct Label([u8; 16]);
 impl Label {
     /// A volume name.
     ///
+    /// ```
+    /// use erofs_writer::{Label, Options};
+    ///
+    /// let options = Options::default().label(Label::new("rootfs")?);
+    /// # let _ = options;
+    /// # Ok::<(), erofs_writer::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::Label`] where `name` is longer than 15 bytes or holds a NUL.

@@ -177,6 +177,16 @@ impl<W: Write + Seek> Builder<W> {
     /// Accounts a node to a project. Nodes that the kernel adds to a directory inherit its project
     /// (`EXT4_PROJINHERIT_FL`).
     ///
+    /// ```
+    /// # use std::io::Cursor;
+    /// use ext4_writer::{Builder, Metadata, Options, Node};
+    ///
+    /// let mut image = Builder::new(Cursor::new(Vec::new()), Options::new(16 << 20).project(true))?;
+    /// let home = image.add_path(b"home/ann", Metadata::new(0o700), Node::Directory)?;
+    /// image.set_project(home, 1001)?;
+    /// # Ok::<(), ext4_writer::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::NoProjects`] without [`Options::project`]; [`Error::ForeignNode`].

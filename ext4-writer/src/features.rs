@@ -93,6 +93,16 @@ impl Features {
     }
 
     /// The features' names, as `dumpe2fs` prints them.
+    ///
+    /// ```
+    /// # use std::io::Cursor;
+    /// use ext4_writer::{Builder, Info, Options};
+    ///
+    /// let image = Builder::new(Cursor::new(Vec::new()), Options::new(16 << 20))?;
+    /// let info = Info::read(image.finish()?.0)?;
+    /// assert!(info.features.names().any(|name| name == "metadata_csum"));
+    /// # Ok::<(), ext4_writer::Error>(())
+    /// ```
     pub fn names(self) -> impl Iterator<Item = String> {
         let words = [
             ('C', self.compat),

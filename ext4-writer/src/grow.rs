@@ -34,11 +34,15 @@ use crate::{Error, InPlaceOptions, Info, resize_inode};
 /// Everything is checked before the first byte is written. The superblock is written last, but a
 /// crash amid the writes may leave a filesystem that e2fsck has to repair.
 ///
-/// ```no_run
-/// let disk = std::fs::File::options().read(true).write(true).open("disk.ext4")?;
-/// let info = ext4_writer::grow(disk, 4 << 30)?;
-/// println!("{} blocks", info.blocks);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+/// use std::io::Cursor;
+/// use ext4_writer::{Builder, Options};
+///
+/// // A file that can be read and written will do as well.
+/// let disk = Builder::new(Cursor::new(Vec::new()), Options::new(4 << 20))?.finish()?.0;
+/// let info = ext4_writer::grow(disk, 64 << 20)?;
+/// assert_eq!(info.blocks, (64 << 20) / u64::from(info.block_size));
+/// # Ok::<(), ext4_writer::Error>(())
 /// ```
 ///
 /// # Errors

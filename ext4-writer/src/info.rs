@@ -54,12 +54,14 @@ pub struct Info {
 impl Info {
     /// Reads the superblock of the filesystem in `image`.
     ///
-    /// ```no_run
-    /// use ext4_writer::Info;
+    /// ```
+    /// # use std::io::Cursor;
+    /// use ext4_writer::{Builder, Info, Options};
     ///
-    /// let info = Info::read(std::fs::File::open("disk.ext4")?)?;
-    /// println!("{} of {} blocks are free", info.free_blocks, info.blocks);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// let builder = Builder::new(Cursor::new(Vec::new()), Options::new(4 << 20))?;
+    /// let info = Info::read(builder.finish()?.0)?;
+    /// assert!(info.free_blocks < info.blocks);
+    /// # Ok::<(), ext4_writer::Error>(())
     /// ```
     ///
     /// # Errors

@@ -68,12 +68,14 @@ impl<R> fmt::Debug for Reader<R> {
 impl<R: Read + Seek> Reader<R> {
     /// Reads the superblock and the group descriptors.
     ///
-    /// ```no_run
-    /// use ext4_writer::Reader;
+    /// ```
+    /// # use std::io::Cursor;
+    /// use ext4_writer::{Builder, Options, Reader};
     ///
-    /// let reader = Reader::open(std::fs::File::open("disk.ext4")?)?;
-    /// println!("{}", reader.info().label);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// let builder = Builder::new(Cursor::new(Vec::new()), Options::new(4 << 20).label("rootfs"))?;
+    /// let reader = Reader::open(builder.finish()?.0)?;
+    /// assert_eq!(reader.info().label, "rootfs");
+    /// # Ok::<(), ext4_writer::Error>(())
     /// ```
     ///
     /// # Errors
@@ -110,12 +112,15 @@ impl<R: Read + Seek> Reader<R> {
 
     /// The root directory.
     ///
-    /// ```no_run
-    /// use ext4_writer::Reader;
+    /// ```
+    /// # use std::io::Cursor;
+    /// use ext4_writer::{Builder, Options, Reader};
     ///
-    /// let reader = Reader::open(std::fs::File::open("disk.ext4")?)?;
-    /// println!("{} names", reader.read_dir(&reader.root()?)?.len());
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// let builder = Builder::new(Cursor::new(Vec::new()), Options::new(4 << 20))?;
+    /// let reader = Reader::open(builder.finish()?.0)?;
+    /// let names = reader.read_dir(&reader.root()?)?;
+    /// assert_eq!(names.len(), 1, "lost+found");
+    /// # Ok::<(), ext4_writer::Error>(())
     /// ```
     ///
     /// # Errors
@@ -131,15 +136,18 @@ impl<R: Read + Seek> Reader<R> {
 
     /// Reads an inode by its number, as [`read_dir`](Self::read_dir) returns it.
     ///
-    /// ```no_run
-    /// use ext4_writer::Reader;
+    /// ```
+    /// # use std::io::Cursor;
+    /// use ext4_writer::{Builder, Metadata, Node, Options, Reader};
     ///
-    /// let reader = Reader::open(std::fs::File::open("disk.ext4")?)?;
+    /// let mut builder = Builder::new(Cursor::new(Vec::new()), Options::new(4 << 20))?;
+    /// builder.add_path(b"file", Metadata::new(0o644), Node::file(&b"hello"[..]))?;
+    /// let reader = Reader::open(builder.finish()?.0)?;
     /// for (name, number) in reader.read_dir(&reader.root()?)? {
     ///     let inode = reader.inode(number)?;
     ///     println!("{name}: {} bytes", inode.size());
     /// }
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # Ok::<(), ext4_writer::Error>(())
     /// ```
     ///
     /// # Errors
@@ -168,14 +176,16 @@ impl<R: Read + Seek> Reader<R> {
 
     /// Mode, owner, modification time and extended attributes of an inode.
     ///
-    /// ```no_run
-    /// use ext4_writer::Reader;
+    /// ```
+    /// # use std::io::Cursor;
+    /// use ext4_writer::{Builder, Metadata, Node, Options, Reader};
     ///
-    /// let reader = Reader::open(std::fs::File::open("disk.ext4")?)?;
-    /// for (name, value) in reader.attributes(&reader.metadata("/etc/shadow")?)?.xattrs {
-    ///     println!("{} is {} bytes", name.escape_ascii(), value.len());
-    /// }
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// let mut builder = Builder::new(Cursor::new(Vec::new()), Options::new(4 << 20))?;
+    /// let tagged = Metadata::new(0o644).xattr("user.origin", "example");
+    /// builder.add_path(b"file", tagged.clone(), Node::file(&b"hello"[..]))?;
+    /// let reader = Reader::open(builder.finish()?.0)?;
+    /// assert_eq!(reader.attributes(&reader.metadata("file")?)?, tagged);
+    /// # Ok::<(), ext4_writer::Error>(())
     /// ```
     ///
     /// # Errors
@@ -188,17 +198,15 @@ impl<R: Read + Seek> Reader<R> {
 
     /// The target of a symbolic link.
     ///
-    /// ```no_run
-    /// use ext4_writer::Reader;
+    /// ```
+    /// # use std::io::Cursor;
+    /// use ext4_writer::{Builder, Metadata, Node, Options, Reader};
     ///
-    /// let reader = Reader::open(std::fs::File::open("disk.ext4")?)?;
-    /// for (_, number) in reader.read_dir(&reader.root()?)? {
-    ///     let inode = reader.inode(number)?;
-    ///     if inode.kind() == ext4_writer::Kind::Symlink {
-    ///         println!("{}", reader.read_link(&inode)?.escape_ascii());
-    ///     }
-    /// }
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// let mut builder = Builder::new(Cursor::new(Vec::new()), Options::new(4 << 20))?;
+    /// builder.add_path(b"bin", Metadata::new(0o777), Node::Symlink(b"usr/bin"))?;
+    /// let reader = Reader::open(builder.finish()?.0)?;
+    /// assert_eq!(reader.read_link(&reader.symlink_metadata("bin")?)?, b"usr/bin");
+    /// # Ok::<(), ext4_writer::Error>(())
     /// ```
     ///
     /// # Errors
@@ -232,14 +240,17 @@ impl<R: Read + Seek> Reader<R> {
     /// The parts of a regular file that have data, as byte ranges in ascending order; the rest are
     /// holes.
     ///
-    /// ```no_run
-    /// use ext4_writer::Reader;
+    /// ```
+    /// # use std::io::Cursor;
+    /// use ext4_writer::{Builder, Metadata, Options, Reader};
     ///
-    /// let reader = Reader::open(std::fs::File::open("disk.ext4")?)?;
-    /// let inode = reader.inode(12)?;
-    /// let data: u64 = reader.ranges(&inode)?.iter().map(|range| range.end - range.start).sum();
-    /// println!("{} of {} bytes have data", data, inode.size());
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// let mut builder = Builder::new(Cursor::new(Vec::new()), Options::new(4 << 20))?;
+    /// let (root, metadata) = (builder.root(), Metadata::new(0o644));
+    /// let data = std::io::repeat(7);
+    /// builder.add_sparse_file(root, b"file", metadata, 1 << 20, &[65536..131072], data)?;
+    /// let reader = Reader::open(builder.finish()?.0)?;
+    /// assert_eq!(reader.ranges(&reader.metadata("file")?)?, [65536..131072]);
+    /// # Ok::<(), ext4_writer::Error>(())
     /// ```
     ///
     /// # Errors
@@ -262,13 +273,18 @@ impl<R: Read + Seek> Reader<R> {
 
     /// Opens a regular file; holes read as zeros.
     ///
-    /// ```no_run
-    /// use ext4_writer::Reader;
+    /// ```
+    /// use std::io::{Cursor, Read, Seek, SeekFrom};
+    /// use ext4_writer::{Builder, Metadata, Node, Options, Reader};
     ///
-    /// let reader = Reader::open(std::fs::File::open("disk.ext4")?)?;
-    /// let number = 12;
-    /// let mut file = reader.file(&reader.inode(number)?)?;
-    /// std::io::copy(&mut file, &mut std::io::stdout())?;
+    /// let mut builder = Builder::new(Cursor::new(Vec::new()), Options::new(4 << 20))?;
+    /// builder.add_path(b"file", Metadata::new(0o644), Node::file(&b"hello"[..]))?;
+    /// let reader = Reader::open(builder.finish()?.0)?;
+    /// let mut file = reader.file(&reader.metadata("file")?)?;
+    /// file.seek(SeekFrom::Start(3))?;
+    /// let mut rest = String::new();
+    /// file.read_to_string(&mut rest)?;
+    /// assert_eq!(rest, "lo");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///

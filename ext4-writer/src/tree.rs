@@ -37,6 +37,23 @@ impl<W: Write + Seek> Builder<W> {
 
     /// As [`add_tree`](Self::add_tree), with the directory `target` in the place of the root.
     ///
+    /// ```
+    /// use std::io::Cursor;
+    ///
+    /// use ext4_writer::{Builder, Metadata, Node, Options};
+    /// use fsmerge::{ContentStore, Limits, Merge};
+    ///
+    /// let (limits, mut contents) = (Limits::default(), ContentStore::in_memory());
+    /// let mut merge = Merge::new(&limits);
+    /// # let tar = &[0; 1024][..];
+    /// merge.push(&contents.read_tar(tar, &limits)?.0)?;
+    ///
+    /// let mut image = Builder::new(Cursor::new(Vec::new()), Options::new(16 << 20))?;
+    /// let upper = image.add_path(b"upper", Metadata::new(0o755), Node::Directory)?;
+    /// image.add_tree_to(upper, &merge.finish(), &mut contents)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// Those of [`add_tree`](Self::add_tree).

@@ -67,6 +67,15 @@ impl LayerBuilder {
     }
 
     /// Sets the attributes and marks of the root directory.
+    ///
+    /// ```
+    /// use fsmerge::{LayerBuilder, Limits, Metadata};
+    ///
+    /// let mut builder = LayerBuilder::new(&Limits::default());
+    /// builder.set_root(Metadata::new(0o700), false, false);
+    /// let layer = builder.finish();
+    /// assert_eq!(layer.metadata(layer.root()).mode, 0o700);
+    /// ```
     pub fn set_root(&mut self, metadata: Metadata, opaque: bool, implied: bool) {
         let root = self.arena.root();
         self.arena.set_metadata(root, metadata);
@@ -75,6 +84,15 @@ impl LayerBuilder {
     }
 
     /// Sets the attributes of a node.
+    ///
+    /// ```
+    /// use fsmerge::{Kind, LayerBuilder, Limits, Metadata};
+    ///
+    /// let mut builder = LayerBuilder::new(&Limits::default());
+    /// let etc = builder.add_path(b"etc", Metadata::new(0o755), Kind::DIRECTORY)?;
+    /// builder.set_metadata(etc, Metadata::new(0o700).owner(1000, 1000))?;
+    /// # Ok::<(), fsmerge::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -320,12 +338,31 @@ impl LayerBuilder {
 
     /// Returns the type of a node, or `None` for a node of another builder and for a directory that
     /// was removed.
+    ///
+    /// ```
+    /// use fsmerge::{Kind, LayerBuilder, Limits, Metadata};
+    ///
+    /// let mut builder = LayerBuilder::new(&Limits::default());
+    /// let pipe = builder.add_path(b"run/pipe", Metadata::new(0o600), Kind::Fifo)?;
+    /// assert_eq!(builder.kind(pipe), Some(Kind::Fifo));
+    /// # Ok::<(), fsmerge::Error>(())
+    /// ```
     pub fn kind(&self, node: BuilderNodeId) -> Option<Kind<'_>> {
         let index = self.index(node, b"").ok()?;
         Some(self.arena.kind(index))
     }
 
     /// Returns the node called `name` in a directory.
+    ///
+    /// ```
+    /// use fsmerge::{Kind, LayerBuilder, Limits, Metadata};
+    ///
+    /// let mut builder = LayerBuilder::new(&Limits::default());
+    /// let pipe = builder.add_path(b"run/pipe", Metadata::new(0o600), Kind::Fifo)?;
+    /// let run = builder.child(builder.root(), b"run").expect("it was added");
+    /// assert_eq!(builder.child(run, b"pipe"), Some(pipe));
+    /// # Ok::<(), fsmerge::Error>(())
+    /// ```
     pub fn child(&self, parent: BuilderNodeId, name: &[u8]) -> Option<BuilderNodeId> {
         let parent = self.index(parent, name).ok()?;
         Some(self.node(self.arena.lookup(parent, name)?))

@@ -37,6 +37,17 @@ impl<'a> LayerSource<'a> {
 
     /// Reads the layer. Contents go to `sink`.
     ///
+    /// ```
+    /// use fsmerge::{ContentStore, LayerSource, Limits};
+    ///
+    /// # let tar = &[0; 1024][..];
+    /// let mut contents = ContentStore::in_memory();
+    /// let source = LayerSource::tar(tar);
+    /// let (layer, stats) = source.read(&mut contents, &Limits::default())?;
+    /// println!("{} names, {} warnings", layer.names(), stats.warning_count);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// As [`read_tar`], `read_dir` and `read_erofs`.

@@ -32,6 +32,22 @@ impl Deref for Merged {
 impl Merged {
     /// The layer that the node comes from, with its attributes: counted from 0, the lowest. None
     /// for a directory that layers only imply.
+    ///
+    /// ```
+    /// use fsmerge::{Kind, LayerBuilder, Limits, Merge, Metadata};
+    ///
+    /// let limits = Limits::default();
+    /// let mut merge = Merge::new(&limits);
+    /// for name in [b"a", b"b"] {
+    ///     let mut layer = LayerBuilder::new(&limits);
+    ///     layer.add_path(name, Metadata::new(0o600), Kind::Fifo)?;
+    ///     merge.push(&layer.finish())?;
+    /// }
+    /// let merged = merge.finish();
+    /// let node = merged.lookup(b"b").expect("it was added");
+    /// assert_eq!(merged.layer(node), Some(1));
+    /// # Ok::<(), fsmerge::Error>(())
+    /// ```
     pub fn layer(&self, id: NodeId) -> Option<u16> {
         self.origins[id.index()]
     }

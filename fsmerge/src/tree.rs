@@ -184,6 +184,17 @@ impl Tree {
     }
 
     /// Every node, a directory before what it holds.
+    ///
+    /// ```
+    /// use fsmerge::{Kind, LayerBuilder, Limits, Metadata};
+    ///
+    /// let mut builder = LayerBuilder::new(&Limits::default());
+    /// builder.add_path(b"etc/fifo", Metadata::new(0o600), Kind::Fifo)?;
+    /// let tree = builder.finish();
+    /// let pipes = tree.nodes().filter(|&node| tree.kind(node) == Kind::Fifo);
+    /// assert_eq!(pipes.count(), 1);
+    /// # Ok::<(), fsmerge::Error>(())
+    /// ```
     pub fn nodes(&self) -> impl ExactSizeIterator<Item = NodeId> + DoubleEndedIterator + use<> {
         // The builder counts nodes in a u32.
         (0..self.nodes.len() as u32).map(NodeId)
@@ -238,6 +249,17 @@ impl Tree {
     }
 
     /// The node called `name` in the directory `directory`.
+    ///
+    /// ```
+    /// use fsmerge::{Kind, LayerBuilder, Limits, Metadata};
+    ///
+    /// let mut builder = LayerBuilder::new(&Limits::default());
+    /// builder.add_path(b"etc/fifo", Metadata::new(0o600), Kind::Fifo)?;
+    /// let tree = builder.finish();
+    /// let etc = tree.child(tree.root(), b"etc").expect("it was added");
+    /// assert_eq!(tree.child(etc, b"fifo"), tree.lookup(b"etc/fifo"));
+    /// # Ok::<(), fsmerge::Error>(())
+    /// ```
     pub fn child(&self, directory: NodeId, name: &[u8]) -> Option<NodeId> {
         let entries = &self.entries[self.entries_of(directory)];
         let at = entries

@@ -47,6 +47,14 @@ impl Digest {
 
     /// Returns the SHA-256 digest of all bytes of `input`.
     ///
+    /// ```
+    /// use ocipull::Digest;
+    ///
+    /// let digest = Digest::sha256_of(&mut &b"hello"[..])?;
+    /// assert_eq!(digest, Digest::sha256(b"hello"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// Those of reading.

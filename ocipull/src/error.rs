@@ -400,12 +400,30 @@ pub enum Error {
 impl Error {
     /// Returns the error of this crate inside `error`, the error of a layer's reader, if there is
     /// one.
+    ///
+    /// ```
+    /// use std::io::Read;
+    /// use ocipull::{Error, decompress_bounded};
+    ///
+    /// let mut bytes = Vec::new();
+    /// let mut stream = decompress_bounded(&b"more than four bytes"[..], 4)?;
+    /// let error = stream.read_to_end(&mut bytes).unwrap_err();
+    /// assert!(matches!(Error::of(&error), Some(Error::Bomb { .. })));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn of(error: &io::Error) -> Option<&Self> {
         error.get_ref()?.downcast_ref()
     }
 
     /// Returns whether the same call may succeed later, as after a broken connection or with an
     /// overloaded server.
+    ///
+    /// ```
+    /// use ocipull::Error;
+    ///
+    /// let error = Error::NoLayer { index: 7, layers: 2 };
+    /// assert!(!error.is_transient());
+    /// ```
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Connect { hint, .. } => {

@@ -118,6 +118,18 @@ pub struct Events(Arc<dyn Fn(&Event<'_>) + Send + Sync>);
 
 impl Events {
     /// Calls `report` with each event.
+    ///
+    /// ```
+    /// use ocipull::{Event, Events, Options};
+    ///
+    /// let events = Events::new(|event| {
+    ///     if let Event::Waiting { host, delay, .. } = event {
+    ///         eprintln!("waiting for {host} for {} s", delay.as_secs());
+    ///     }
+    /// });
+    /// let options = Options::default().events(events);
+    /// # let _ = options;
+    /// ```
     pub fn new(report: impl Fn(&Event<'_>) + Send + Sync + 'static) -> Self {
         Self(Arc::new(report))
     }

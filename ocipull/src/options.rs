@@ -291,6 +291,11 @@ pub struct Secret(Vec<u8>);
 impl Secret {
     /// Returns a secret that `Debug` does not show. Passwords that are not text are sent as they
     /// are, as docker does.
+    ///
+    /// ```
+    /// let secret = ocipull::Secret::new("hunter2");
+    /// assert!(!format!("{secret:?}").contains("hunter2"));
+    /// ```
     pub fn new(secret: impl Into<Vec<u8>>) -> Self {
         Self(secret.into())
     }

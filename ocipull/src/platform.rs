@@ -25,6 +25,13 @@ pub struct Platform {
 
 impl Platform {
     /// Returns the platform of an operating system and an architecture, without a variant.
+    ///
+    /// ```
+    /// use ocipull::{Options, Platform};
+    ///
+    /// let options = Options::default().platform(Platform::new("linux", "arm64"));
+    /// assert_eq!(options.platform.to_string(), "linux/arm64");
+    /// ```
     pub fn new(os: impl Into<String>, architecture: impl Into<String>) -> Self {
         Self {
             os: os.into(),

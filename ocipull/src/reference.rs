@@ -93,6 +93,15 @@ impl Reference {
     /// Returns the reference with the absolute path of its folder or archive, symlinks resolved.
     /// Canonical references to one place are equal, and do not depend on the current folder. A path
     /// that does not exist is made absolute by its text.
+    ///
+    /// ```
+    /// use ocipull::Reference;
+    ///
+    /// let relative: Reference = "oci:images/../layout:tag".parse()?;
+    /// let folder = std::env::current_dir()?;
+    /// assert!(relative.canonical().to_string().contains(&*folder.to_string_lossy()));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn canonical(&self) -> Self {
         let mut canonical = self.clone();
         match &mut canonical {

@@ -41,6 +41,17 @@ impl ContentId {
     }
 
     /// Adds the next bytes.
+    ///
+    /// ```
+    /// use vmdk::ContentId;
+    ///
+    /// let mut hash = ContentId::new();
+    /// hash.update(b"the first bytes, ");
+    /// hash.update(b"and the rest");
+    /// let mut at_once = ContentId::new();
+    /// at_once.update(b"the first bytes, and the rest");
+    /// assert_eq!(hash.finish(), at_once.finish());
+    /// ```
     pub fn update(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             if self.filled == 0

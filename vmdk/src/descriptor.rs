@@ -145,6 +145,12 @@ impl Descriptor {
     }
 
     /// Returns the descriptor with another `CID`.
+    ///
+    /// ```
+    /// let disk = vmdk::Descriptor::flat(&[("disk.raw", 2048)])?.with_cid(0x1234_5678);
+    /// assert!(disk.to_string().contains("CID=12345678"));
+    /// # Ok::<(), vmdk::Error>(())
+    /// ```
     #[must_use]
     pub fn with_cid(mut self, cid: u32) -> Self {
         self.cid = cid;
@@ -203,6 +209,13 @@ impl Descriptor {
     }
 
     /// The extents in the order of the disk: at least one.
+    ///
+    /// ```
+    /// let disk = vmdk::Descriptor::flat(&[("a.img", 512), ("b.img", 1024)])?;
+    /// let names: Vec<_> = disk.extents().iter().filter_map(vmdk::Extent::file).collect();
+    /// assert_eq!(names, ["a.img", "b.img"]);
+    /// # Ok::<(), vmdk::Error>(())
+    /// ```
     pub fn extents(&self) -> &[Extent] {
         &self.extents
     }

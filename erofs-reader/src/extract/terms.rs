@@ -41,6 +41,13 @@ impl Default for DirOptions {
 
 impl DirOptions {
     /// Returns options for a user without privileges: owners, devices and xattrs are not restored.
+    ///
+    /// ```
+    /// use erofs_reader::extract::DirOptions;
+    ///
+    /// let options = DirOptions::unprivileged().max_bytes(Some(1 << 30));
+    /// assert!(!options.owners);
+    /// ```
     pub fn unprivileged() -> Self {
         Self {
             owners: false,

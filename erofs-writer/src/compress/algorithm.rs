@@ -33,6 +33,12 @@ impl Algorithm {
     }
 
     /// The levels it has, fastest first.
+    ///
+    /// ```
+    /// use erofs_writer::Algorithm;
+    ///
+    /// assert_eq!(Algorithm::Zstd.levels(), 1..=22);
+    /// ```
     pub fn levels(self) -> RangeInclusive<u8> {
         match self {
             Self::Lz4 => 0..=12,

@@ -34,6 +34,16 @@ impl<W: Write + Seek> Builder<W> {
 
     /// Adds a block device.
     ///
+    /// ```
+    /// # use std::io::Cursor;
+    /// use ext4_writer::{Builder, Metadata, Options, DeviceNumber};
+    ///
+    /// let mut image = Builder::new(Cursor::new(Vec::new()), Options::new(16 << 20))?;
+    /// let number = DeviceNumber { major: 254, minor: 0 };
+    /// image.add_block_device(image.root(), b"vda", Metadata::new(0o660), number)?;
+    /// # Ok::<(), ext4_writer::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// As [`add_dir`](Self::add_dir); besides [`Error::DeviceNumber`].
@@ -49,6 +59,15 @@ impl<W: Write + Seek> Builder<W> {
 
     /// Adds a named pipe.
     ///
+    /// ```
+    /// # use std::io::Cursor;
+    /// use ext4_writer::{Builder, Metadata, Options};
+    ///
+    /// let mut image = Builder::new(Cursor::new(Vec::new()), Options::new(16 << 20))?;
+    /// image.add_fifo(image.root(), b"initctl", Metadata::new(0o600))?;
+    /// # Ok::<(), ext4_writer::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// As [`add_dir`](Self::add_dir).
@@ -63,6 +82,15 @@ impl<W: Write + Seek> Builder<W> {
     }
 
     /// Adds a socket's name.
+    ///
+    /// ```
+    /// # use std::io::Cursor;
+    /// use ext4_writer::{Builder, Metadata, Options};
+    ///
+    /// let mut image = Builder::new(Cursor::new(Vec::new()), Options::new(16 << 20))?;
+    /// image.add_socket(image.root(), b"log", Metadata::new(0o666))?;
+    /// # Ok::<(), ext4_writer::Error>(())
+    /// ```
     ///
     /// # Errors
     ///

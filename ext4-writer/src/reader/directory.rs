@@ -21,14 +21,17 @@ impl<R: Read + Seek> Reader<R> {
     /// All blocks that one reader reads for this method are at most those of the filesystem, so
     /// that a walk over a hostile one ends. Lookups by name and by path do not count.
     ///
-    /// ```no_run
-    /// use ext4_writer::Reader;
+    /// ```
+    /// # use std::io::Cursor;
+    /// use ext4_writer::{Builder, Metadata, Node, Options, Reader};
     ///
-    /// let reader = Reader::open(std::fs::File::open("disk.ext4")?)?;
-    /// for (name, _) in reader.read_dir(&reader.root()?)? {
-    ///     println!("{name}");
-    /// }
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// let mut builder = Builder::new(Cursor::new(Vec::new()), Options::new(4 << 20))?;
+    /// builder.add_path(b"etc/motd", Metadata::new(0o644), Node::file(&b""[..]))?;
+    /// let reader = Reader::open(builder.finish()?.0)?;
+    /// let names = reader.read_dir(&reader.metadata("etc")?)?;
+    /// assert_eq!(names.len(), 1);
+    /// assert_eq!(names[0].0, "motd");
+    /// # Ok::<(), ext4_writer::Error>(())
     /// ```
     ///
     /// # Errors
