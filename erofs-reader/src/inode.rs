@@ -33,6 +33,21 @@ pub enum Layout {
     CompressedCompact,
 }
 
+impl Layout {
+    /// Returns the layout in `i_format`, unless its value is reserved.
+    fn of_format(i_format: u16) -> Option<Self> {
+        let layout = i_format >> format::EROFS_I_DATALAYOUT_SHIFT & format::EROFS_I_DATALAYOUT_MASK;
+        Some(match layout {
+            format::EROFS_INODE_FLAT_PLAIN => Self::Plain,
+            format::EROFS_INODE_FLAT_INLINE => Self::Inline,
+            format::EROFS_INODE_CHUNK_BASED => Self::Chunks,
+            format::EROFS_INODE_COMPRESSED_FULL => Self::CompressedFull,
+            format::EROFS_INODE_COMPRESSED_COMPACT => Self::CompressedCompact,
+            _ => return None,
+        })
+    }
+}
+
 impl fmt::Display for Layout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -250,16 +265,7 @@ impl Inode {
         if i_format & !format::EROFS_I_ALL != 0 {
             return Err(bogus_format());
         }
-        let layout = match (i_format >> format::EROFS_I_DATALAYOUT_SHIFT)
-            & format::EROFS_I_DATALAYOUT_MASK
-        {
-            format::EROFS_INODE_FLAT_PLAIN => Layout::Plain,
-            format::EROFS_INODE_FLAT_INLINE => Layout::Inline,
-            format::EROFS_INODE_CHUNK_BASED => Layout::Chunks,
-            format::EROFS_INODE_COMPRESSED_FULL => Layout::CompressedFull,
-            format::EROFS_INODE_COMPRESSED_COMPACT => Layout::CompressedCompact,
-            _ => return Err(bogus_format()),
-        };
+        let layout = Layout::of_format(i_format).ok_or_else(bogus_format)?;
         let mode = compact.i_mode.get();
         let file_type = FileType::from_mode(mode)
             .ok_or_else(|| Error::corrupt(nid, position, Detail::Mode(mode)))?;
@@ -321,32 +327,37 @@ impl Inode {
         if inode.size > i64::MAX.cast_unsigned() {
             return Err(inode.corrupt(position, Detail::Size(inode.size)));
         }
-        match file_type {
-            FileType::CharDevice | FileType::BlockDevice => inode.rdev = i_u,
+        inode.decode_i_u(i_u, block_hi, null_block)?;
+        Ok(inode)
+    }
+
+    /// Decodes `i_u`, whose meaning depends on the type and the layout: the number of a device, the
+    /// first block of the data with `block_hi` as its upper half, or the format of chunks.
+    fn decode_i_u(&mut self, i_u: u32, block_hi: u16, null_block: u64) -> Result<(), Error> {
+        match self.file_type {
+            FileType::CharDevice | FileType::BlockDevice => self.rdev = i_u,
             FileType::Fifo | FileType::Socket => {}
-            FileType::Regular | FileType::Directory | FileType::Symlink => match layout {
+            FileType::Regular | FileType::Directory | FileType::Symlink => match self.layout {
                 Layout::Plain | Layout::Inline => {
                     let block = u64::from(i_u) | u64::from(block_hi).wrapping_shl(32);
                     // Only plain data may be all zeros: data with an inline tail has an address
                     // that may mean nothing.
-                    if layout == Layout::Inline || block & null_block != null_block {
-                        inode.start_block = Some(block);
+                    if self.layout == Layout::Inline || block & null_block != null_block {
+                        self.start_block = Some(block);
                     }
                 }
                 Layout::Chunks => {
                     // `struct erofs_inode_chunk_info`: the format in the lower half.
-                    inode.chunk_format = u16::try_from(i_u & 0xffff).unwrap_or_default();
-                    if inode.chunk_format & !format::EROFS_CHUNK_FORMAT_ALL != 0 {
-                        return Err(Error::unsupported(
-                            nid,
-                            Unsupported::ChunkFormat(inode.chunk_format),
-                        ));
+                    self.chunk_format = u16::try_from(i_u & 0xffff).unwrap_or_default();
+                    if self.chunk_format & !format::EROFS_CHUNK_FORMAT_ALL != 0 {
+                        let what = Unsupported::ChunkFormat(self.chunk_format);
+                        return Err(Error::unsupported(self.nid, what));
                     }
                 }
                 Layout::CompressedFull | Layout::CompressedCompact => {}
             },
         }
-        Ok(inode)
+        Ok(())
     }
 
     /// The size in bytes that the last block of inline data has.

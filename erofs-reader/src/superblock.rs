@@ -134,23 +134,8 @@ impl Superblock {
         size: u64,
         mut judge: impl FnMut(Error) -> Result<(), Error>,
     ) -> Result<Self, Error> {
-        let at = format::EROFS_SUPER_OFFSET;
         let mut raw = [0; size_of::<SuperBlock>()];
-        let got = read_primary(primary, &mut raw, at)?;
-        if got < raw.len() {
-            let magic = SuperBlock::read_from_bytes(&raw).map_or(0, |sb| sb.magic.get());
-            if magic != format::EROFS_SUPER_MAGIC_V1 {
-                return Err(Error::NotErofs { magic });
-            }
-            return Err(corrupt(Detail::SuperblockSize(wide(got))));
-        }
-        let disk = SuperBlock::read_from_bytes(&raw)
-            .map_err(|_| corrupt(Detail::SuperblockSize(wide(got))))?;
-        if disk.magic.get() != format::EROFS_SUPER_MAGIC_V1 {
-            return Err(Error::NotErofs {
-                magic: disk.magic.get(),
-            });
-        }
+        let disk = read_raw(primary, &mut raw)?;
         let block_size = BlockSize::new(disk.blkszbits)
             .ok_or_else(|| corrupt(Detail::BlockSize(disk.blkszbits)))?;
         let feature_compat = disk.feature_compat.get();
@@ -180,20 +165,10 @@ impl Superblock {
             nid if nid != 0 && wide_addresses => (nid, disk.rb.get()),
             _ => (u64::from(disk.rb.get()), 0),
         };
-        let slots = read_slot1(primary, &disk)?;
-        let metabox_nid = match slots {
-            Some(slot) if has(format::EROFS_FEATURE_INCOMPAT_METABOX) => {
-                let nid = slot.metabox_nid.get();
-                if nid & format::EROFS_NID_METABOX != 0 {
-                    return Err(corrupt(Detail::SelfReference));
-                }
-                Some(Nid::new(nid))
-            }
-            None if has(format::EROFS_FEATURE_INCOMPAT_METABOX) => {
-                return Err(corrupt(Detail::SuperblockSize(128)));
-            }
-            _ => None,
-        };
+        let slot = read_slot1(primary, &disk)?;
+        let metabox_nid = has(format::EROFS_FEATURE_INCOMPAT_METABOX)
+            .then(|| metabox_nid(slot))
+            .transpose()?;
         let packed_nid = (has(format::EROFS_FEATURE_INCOMPAT_FRAGMENTS)
             && disk.packed_nid.get() != 0)
             .then(|| Nid::new(disk.packed_nid.get()));
@@ -330,6 +305,33 @@ fn read_primary<R: ReadAt>(primary: &R, buf: &mut [u8], offset: u64) -> Result<u
         offset,
         source,
     })
+}
+
+/// Reads the superblock into `raw`, and checks that it is one.
+fn read_raw<R: ReadAt>(
+    primary: &R,
+    raw: &mut [u8; size_of::<SuperBlock>()],
+) -> Result<SuperBlock, Error> {
+    let got = read_primary(primary, raw, format::EROFS_SUPER_OFFSET)?;
+    let short = || corrupt(Detail::SuperblockSize(wide(got)));
+    let disk = SuperBlock::read_from_bytes(raw).map_err(|_| short())?;
+    let magic = disk.magic.get();
+    if magic != format::EROFS_SUPER_MAGIC_V1 {
+        return Err(Error::NotErofs { magic });
+    }
+    if got < raw.len() {
+        return Err(short());
+    }
+    Ok(disk)
+}
+
+/// Returns the number of the metabox inode.
+fn metabox_nid(slot: Option<SuperBlockSlot1>) -> Result<Nid, Error> {
+    let slot = slot.ok_or_else(|| corrupt(Detail::SuperblockSize(128)))?;
+    match slot.metabox_nid.get() {
+        nid if nid & format::EROFS_NID_METABOX != 0 => Err(corrupt(Detail::SelfReference)),
+        nid => Ok(Nid::new(nid)),
+    }
 }
 
 /// The first extension slot, where there is one.

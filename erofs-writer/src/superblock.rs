@@ -68,32 +68,13 @@ pub(crate) fn form(
         .build_time
         .map_or(0, |time| i128::from(time) - i128::from(fields.epoch.secs))
         .clamp(0, i128::from(u32::MAX));
-    let feature = |bit: u32, used: bool| if used { bit } else { 0 };
     let wide = options.addresses == Addresses::Bits48;
     let rb = if wide {
         fields.blocks >> 32
     } else {
         fields.root_nid
     };
-    let incompat = feature(FEATURE_INCOMPAT_48BIT, wide)
-        | feature(
-            FEATURE_INCOMPAT_XATTR_PREFIXES,
-            options.xattr_prefixes.count() > 0,
-        )
-        | feature(FEATURE_INCOMPAT_DEVICE_TABLE, !devices.is_empty())
-        | feature(
-            FEATURE_INCOMPAT_LZ4_0PADDING | FEATURE_INCOMPAT_COMPR_CFGS,
-            options.compresses(),
-        )
-        | feature(FEATURE_INCOMPAT_ZTAILPACKING, fields.used.inline)
-        | feature(
-            FEATURE_INCOMPAT_FRAGMENTS,
-            fields.packed_nid.is_some() || fields.used.partial,
-        )
-        | feature(FEATURE_INCOMPAT_CHUNKED_FILE, fields.chunked);
-    let compat = FEATURE_COMPAT_SB_CHKSUM
-        | FEATURE_COMPAT_MTIME
-        | feature(FEATURE_COMPAT_XATTR_FILTER, fields.xattr_filter);
+    let (compat, incompat) = features(options, fields, devices);
     let table_slot = table_start(options) / size_of::<format::DeviceSlot>() as u64;
     let prefixes = &options.xattr_prefixes;
     let prefix_start = match prefixes.count() {
@@ -131,25 +112,7 @@ pub(crate) fn form(
         rootnid_8b: if wide { fields.root_nid } else { 0 }.into(),
         ..SuperBlock::default()
     };
-    let mut tables = Vec::new();
-    if options.compresses() {
-        // `erofs_scan_devices` and `z_erofs_parse_cfgs` read one after the other.
-        tables = compress::configurations(fields.used, options.block_size);
-        tables.resize(size_of::<format::DeviceSlot>(), 0);
-    }
-    for (device, &start) in devices.iter().zip(starts.iter().skip(1)) {
-        let slot = format::DeviceSlot {
-            tag: device.tag,
-            blocks_lo: (device.blocks as u32).into(),
-            uniaddr_lo: (start as u32).into(),
-            // Non-zero only with 48-bit addresses: the sum was checked against the limit.
-            blocks_hi: ((device.blocks >> 32) as u16).into(),
-            uniaddr_hi: ((start >> 32) as u16).into(),
-            reserved: [0; 52],
-        };
-        tables.extend_from_slice(slot.as_bytes());
-    }
-    tables.extend_from_slice(&prefixes.table());
+    let tables = tables(options, fields, devices, starts);
     superblock.uuid = match options.uuid {
         Uuid::Given(uuid) => uuid,
         Uuid::Nil => [0; 16],
@@ -173,6 +136,59 @@ pub(crate) fn form(
     let block = u64::from(options.block_size.bytes());
     superblock.checksum = checksum(&form(&superblock), block).into();
     (form(&superblock), superblock.uuid)
+}
+
+/// The bits of `feature_compat` and `feature_incompat`.
+fn features(
+    options: &Options,
+    fields: &SuperblockFields<'_>,
+    devices: &[DeviceSlot],
+) -> (u32, u32) {
+    let feature = |bit: u32, used: bool| if used { bit } else { 0 };
+    let compat = FEATURE_COMPAT_SB_CHKSUM
+        | FEATURE_COMPAT_MTIME
+        | feature(FEATURE_COMPAT_XATTR_FILTER, fields.xattr_filter);
+    let wide = options.addresses == Addresses::Bits48;
+    let prefixes = options.xattr_prefixes.count() > 0;
+    let compressed = FEATURE_INCOMPAT_LZ4_0PADDING | FEATURE_INCOMPAT_COMPR_CFGS;
+    let fragments = fields.packed_nid.is_some() || fields.used.partial;
+    let incompat = feature(FEATURE_INCOMPAT_48BIT, wide)
+        | feature(FEATURE_INCOMPAT_XATTR_PREFIXES, prefixes)
+        | feature(FEATURE_INCOMPAT_DEVICE_TABLE, !devices.is_empty())
+        | feature(compressed, options.compresses())
+        | feature(FEATURE_INCOMPAT_ZTAILPACKING, fields.used.inline)
+        | feature(FEATURE_INCOMPAT_FRAGMENTS, fragments)
+        | feature(FEATURE_INCOMPAT_CHUNKED_FILE, fields.chunked);
+    (compat, incompat)
+}
+
+/// What follows the superblock: configurations of compression, devices and prefixes of xattrs.
+fn tables(
+    options: &Options,
+    fields: &SuperblockFields<'_>,
+    devices: &[DeviceSlot],
+    starts: &[u64],
+) -> Vec<u8> {
+    let mut tables = Vec::new();
+    if options.compresses() {
+        // `erofs_scan_devices` and `z_erofs_parse_cfgs` read one after the other.
+        tables = compress::configurations(fields.used, options.block_size);
+        tables.resize(size_of::<format::DeviceSlot>(), 0);
+    }
+    for (device, &start) in devices.iter().zip(starts.iter().skip(1)) {
+        let slot = format::DeviceSlot {
+            tag: device.tag,
+            blocks_lo: (device.blocks as u32).into(),
+            uniaddr_lo: (start as u32).into(),
+            // Non-zero only with 48-bit addresses: the sum was checked against the limit.
+            blocks_hi: ((device.blocks >> 32) as u16).into(),
+            uniaddr_hi: ((start >> 32) as u16).into(),
+            reserved: [0; 52],
+        };
+        tables.extend_from_slice(slot.as_bytes());
+    }
+    tables.extend_from_slice(&options.xattr_prefixes.table());
+    tables
 }
 
 /// Where the device table ends.

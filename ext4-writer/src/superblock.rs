@@ -39,35 +39,7 @@ pub(crate) fn describe(
     label[..options.label.len()].copy_from_slice(&options.label);
 
     let mut superblock = SuperBlock::new_zeroed();
-    if let Some(Special { body: journal, .. }) =
-        special.iter().find(|inode| inode.role == Role::Journal)
-    {
-        compat |= compat::HAS_JOURNAL;
-        superblock.s_journal_inum = EXT4_JOURNAL_INO.into();
-        superblock.s_jnl_backup_type = EXT3_JNL_BACKUP_BLOCKS;
-        // The journal inode's `i_block`, and its size, the high half first.
-        for (word, bytes) in superblock
-            .s_jnl_blocks
-            .iter_mut()
-            .zip(journal.block.as_chunks().0)
-        {
-            *word = u32::from_le_bytes(*bytes).into();
-        }
-        superblock.s_jnl_blocks[15] = ((journal.size >> 32) as u32).into();
-        superblock.s_jnl_blocks[16] = (journal.size as u32).into();
-    }
-    for inode in special {
-        match inode.role {
-            Role::Resize | Role::Journal => (),
-            Role::OrphanFile => {
-                compat |= compat::ORPHAN_FILE;
-                superblock.s_orphan_file_inum = inode.ino.into();
-            }
-            Role::Quota(Owner::User) => superblock.s_usr_quota_inum = inode.ino.into(),
-            Role::Quota(Owner::Group) => superblock.s_grp_quota_inum = inode.ino.into(),
-            Role::Quota(Owner::Project) => superblock.s_prj_quota_inum = inode.ino.into(),
-        }
-    }
+    compat |= refer_to(special, &mut superblock);
     superblock.s_inodes_count = geometry.inodes().into();
     superblock.s_blocks_count_lo = (geometry.blocks as u32).into();
     superblock.s_blocks_count_hi = ((geometry.blocks >> 32) as u32).into();
@@ -136,4 +108,35 @@ pub(crate) fn describe(
     superblock.s_first_meta_bg = (geometry.first_meta_bg.unwrap_or(0) as u32).into();
     superblock.s_checksum_seed = seed.value().into();
     superblock
+}
+
+/// Refers to the special inodes from the superblock. Returns the features that they are.
+fn refer_to(special: &[Special], superblock: &mut SuperBlock) -> u32 {
+    let mut compat = 0;
+    for inode in special {
+        match inode.role {
+            Role::Resize => (),
+            Role::Journal => {
+                compat |= compat::HAS_JOURNAL;
+                let journal = &inode.body;
+                superblock.s_journal_inum = EXT4_JOURNAL_INO.into();
+                superblock.s_jnl_backup_type = EXT3_JNL_BACKUP_BLOCKS;
+                // The journal inode's `i_block`, and its size, the high half first.
+                let words = superblock.s_jnl_blocks.iter_mut();
+                for (word, bytes) in words.zip(journal.block.as_chunks().0) {
+                    *word = u32::from_le_bytes(*bytes).into();
+                }
+                superblock.s_jnl_blocks[15] = ((journal.size >> 32) as u32).into();
+                superblock.s_jnl_blocks[16] = (journal.size as u32).into();
+            }
+            Role::OrphanFile => {
+                compat |= compat::ORPHAN_FILE;
+                superblock.s_orphan_file_inum = inode.ino.into();
+            }
+            Role::Quota(Owner::User) => superblock.s_usr_quota_inum = inode.ino.into(),
+            Role::Quota(Owner::Group) => superblock.s_grp_quota_inum = inode.ino.into(),
+            Role::Quota(Owner::Project) => superblock.s_prj_quota_inum = inode.ino.into(),
+        }
+    }
+    compat
 }
