@@ -1,6 +1,10 @@
-//! A cgroup for each command: it accounts the usage of the command and its descendants, gives each
-//! command its share of the CPUs, and kills them together.
+//! A cgroup for each command: it knows the command's descendants and their time on the CPUs, and
+//! freezes and kills them together.
+//!
+//! No controller is enabled: the memory controller charges each page, inode and directory entry,
+//! which slows commands that work with files. Commands can enable what they need.
 
+use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -9,14 +13,14 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 
-/// The controllers of commands' cgroups.
-const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
-
-/// The largest file that is read, in bytes.
-const MOST_BYTES: u64 = 16 * 1024;
+/// The largest file that is read, in bytes: a list of some 4,000 processes.
+const MOST_BYTES: u64 = 32 * 1024;
 
 /// How deep cgroups that commands created may be nested to be removed. The kernel allows more.
 const MOST_LEVELS: usize = 32;
+
+/// How many cgroups that commands created are asked for their processes.
+const MOST_CGROUPS: usize = 1024;
 
 /// How long to wait for processes to freeze. A process that waits for a frozen disk does not
 /// freeze.
@@ -31,15 +35,6 @@ pub(crate) struct Cgroups {
     left: Vec<Cgroup>,
 }
 
-/// The usage of a cgroup.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Usage {
-    /// Bytes, without file contents that the kernel can drop at any time, as in `docker stats`.
-    pub(crate) memory: u64,
-    pub(crate) cpu_ns: u64,
-    pub(crate) processes: u32,
-}
-
 #[derive(Debug)]
 pub(crate) struct Cgroup {
     root: Rc<OwnedFd>,
@@ -51,12 +46,6 @@ impl Cgroups {
     /// Opens the container's `/sys/fs/cgroup`, which the container may unmount later.
     pub(crate) fn open() -> Self {
         let root = super::boot::open_dir("/sys/fs/cgroup".as_ref()).ok();
-        if let Some(root) = &root {
-            for controller in CONTROLLERS {
-                // One at a time, because the kernel may lack any of them.
-                let _ = write(root, "cgroup.subtree_control", &format!("+{controller}"));
-            }
-        }
         Cgroups {
             root: root.map(Rc::new),
             made: 0,
@@ -121,27 +110,22 @@ impl Cgroup {
         write(&self.folder, "cgroup.kill", "1")
     }
 
-    pub(crate) fn usage(&self) -> Usage {
-        let number = |name: &str| read(&self.folder, name)?.trim().parse::<u64>().ok();
-        let field = |name: &str, key: &str| {
-            let text = read(&self.folder, name)?;
-            let mut lines = text.lines().filter_map(|line| line.split_once(' '));
-            lines
-                .find(|(found, _)| *found == key)?
-                .1
-                .parse::<u64>()
-                .ok()
-        };
-        let droppable = field("memory.stat", "inactive_file").unwrap_or(0);
-        let memory = number("memory.current").unwrap_or(0);
-        let processes = number("pids.current").unwrap_or(0);
-        Usage {
-            memory: memory.saturating_sub(droppable),
-            cpu_ns: field("cpu.stat", "usage_usec")
-                .unwrap_or(0)
-                .saturating_mul(1000),
-            processes: u32::try_from(processes).unwrap_or(u32::MAX),
-        }
+    /// Returns the ids of its processes, and of those in cgroups that they created.
+    pub(crate) fn processes(&self) -> Vec<u32> {
+        let mut ids = Vec::new();
+        let mut left = MOST_CGROUPS;
+        add_processes(&self.folder, MOST_LEVELS, &mut left, &mut ids);
+        ids
+    }
+
+    /// Returns the time on the CPUs of all processes that are or were in it, in nanoseconds.
+    pub(crate) fn cpu_ns(&self) -> u64 {
+        let text = read(&self.folder, "cpu.stat").unwrap_or_default();
+        let mut lines = text.lines().filter_map(|line| line.split_once(' '));
+        let microseconds = lines
+            .find(|(name, _)| *name == "usage_usec")
+            .and_then(|(_, value)| value.parse::<u64>().ok());
+        microseconds.unwrap_or(0).saturating_mul(1000)
     }
 
     /// Returns whether a freeze is not complete.
@@ -163,21 +147,51 @@ impl Cgroup {
     }
 }
 
+/// Adds the processes of the cgroup `folder` and of those in it, `levels` deep and `left` in all.
+fn add_processes(folder: &OwnedFd, levels: usize, left: &mut usize, ids: &mut Vec<u32>) {
+    let (Some(levels), Some(others)) = (levels.checked_sub(1), left.checked_sub(1)) else {
+        return;
+    };
+    *left = others;
+    let text = read(folder, "cgroup.procs").unwrap_or_default();
+    // What follows the last line break is a number that was cut off.
+    let lines = text.rsplit_once('\n').map_or("", |(lines, _)| lines);
+    ids.extend(lines.lines().filter_map(|line| line.parse::<u32>().ok()));
+    children(folder, |_, child| {
+        if let Some(child) = child {
+            add_processes(&child, levels, left, ids);
+        }
+        *left > 0
+    });
+}
+
 /// Removes the folders in `folder`, of which `levels` lie within each other, as far as possible.
 fn remove_children(folder: &OwnedFd, levels: usize) {
     let Some(levels) = levels.checked_sub(1) else {
         return;
     };
+    children(folder, |name, child| {
+        if let Some(child) = child {
+            remove_children(&child, levels);
+        }
+        let _ = rustix::fs::unlinkat(folder, name, AtFlags::REMOVEDIR);
+        true
+    });
+}
+
+/// Calls `each` for the folders in `folder` until it returns `false`, with `None` for one that
+/// cannot be opened.
+fn children(folder: &OwnedFd, mut each: impl FnMut(&CStr, Option<OwnedFd>) -> bool) {
     for entry in Dir::read_from(folder).into_iter().flatten().flatten() {
         let name = entry.file_name();
         if entry.file_type() != FileType::Directory || name == c"." || name == c".." {
             continue;
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        if let Ok(child) = rustix::fs::openat(folder, name, flags, Mode::empty()) {
-            remove_children(&child, levels);
-        }
-        let _ = rustix::fs::unlinkat(folder, name, AtFlags::REMOVEDIR);
+        each(
+            name,
+            rustix::fs::openat(folder, name, flags, Mode::empty()).ok(),
+        );
     }
 }
 

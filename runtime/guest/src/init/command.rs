@@ -152,12 +152,15 @@ impl Command {
     }
 
     /// Returns the usage of the command and its descendants.
-    pub(crate) fn usage(&self) -> CommandStats {
-        let usage = self.cgroup.as_ref().map(Cgroup::usage).unwrap_or_default();
+    pub(crate) fn usage(&self, proc: &OwnedFd) -> CommandStats {
         let mut stats = CommandStats::default();
         (stats.id, stats.pid) = (self.id, self.pid);
-        (stats.memory, stats.cpu_ns, stats.processes) =
-            (usage.memory, usage.cpu_ns, usage.processes);
+        if let Some(cgroup) = &self.cgroup {
+            let ids = cgroup.processes();
+            stats.memory = super::stats::resident(proc, &ids);
+            stats.cpu_ns = cgroup.cpu_ns();
+            stats.processes = u32::try_from(ids.len()).unwrap_or(u32::MAX);
+        }
         stats
     }
 

@@ -284,7 +284,9 @@ impl Server {
             }
             Request::Stats { id } => {
                 let mut stats = stats::stats(&self.roots);
-                stats.commands = self.commands.values().map(Command::usage).collect();
+                let proc = &self.roots.proc;
+                let commands = self.commands.values();
+                stats.commands = commands.map(|command| command.usage(proc)).collect();
                 control.send(&Reply::Stats { id, stats });
             }
             Request::Processes { id } => {

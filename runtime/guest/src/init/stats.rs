@@ -61,6 +61,16 @@ pub(crate) fn processes(proc: &OwnedFd) -> Vec<Process> {
     ids.filter_map(|pid| process(proc, pid)).collect()
 }
 
+/// Returns the resident memory of processes in bytes; shared memory is counted for each.
+pub(crate) fn resident(proc: &OwnedFd, ids: &[u32]) -> u64 {
+    let pages = ids.iter().filter_map(|pid| {
+        let text = read_text(proc, &format!("{pid}/statm"));
+        text.split_ascii_whitespace().nth(1)?.parse::<u64>().ok()
+    });
+    let pages = pages.fold(0, u64::saturating_add);
+    pages.saturating_mul(rustix::param::page_size() as u64)
+}
+
 fn process_ids(proc: &OwnedFd) -> Vec<u32> {
     let mut ids = Vec::new();
     if let Ok(entries) = Dir::read_from(proc) {
