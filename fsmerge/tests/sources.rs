@@ -229,7 +229,7 @@ fn progress_ends_with_all_entries_and_bytes() {
     let limits = Limits::default();
     let mut tar = TarBuilder::new().file("large", vec![1; LARGE]);
     for n in 0..300 {
-        tar = tar.file(&format!("{n}"), "x");
+        tar = tar.file(format!("{n}"), "x");
     }
     let tar = tar.finish();
     let folder = tempfile::tempdir().unwrap();
