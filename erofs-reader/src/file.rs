@@ -124,13 +124,13 @@ impl<'a, R: ReadAt> FileReader<'a, R> {
     ///
     /// Fails if the image is damaged or its source fails.
     pub fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, Error> {
-        let mut data = self.lent()?;
+        let mut data = self.spare_data()?;
         let read = data.read_at(buf, offset);
         self.put_back(data);
         read
     }
 
-    fn lent(&self) -> Result<Data<'a, Image<R>>, Error> {
+    fn spare_data(&self) -> Result<Data<'a, Image<R>>, Error> {
         match self.spare.with(Vec::pop) {
             Some(data) => Ok(data),
             None => self.image.data(&self.inode),
@@ -162,7 +162,7 @@ impl<R: ReadAt> Read for FileReader<'_, R> {
         let own = match &mut self.own {
             Some(own) => own,
             None => {
-                let data = self.lent()?;
+                let data = self.spare_data()?;
                 self.own.insert(data)
             }
         };

@@ -176,7 +176,7 @@ impl Plan {
     /// blocks after `blocks_at`.
     pub(crate) fn new(tree: &mut SortedTree, xattrs: &XattrPlan, form: &Form<'_>) -> Self {
         // Inode number 0 means "no entry" to those who read directories.
-        Self::behind(ISLOT, tree, xattrs, form)
+        Self::from_start(ISLOT, tree, xattrs, form)
     }
 
     /// A plan of an area that begins with the image's first block, after the superblock and its
@@ -194,12 +194,12 @@ impl Plan {
         if end >= block || !(empty || end + least <= block) {
             return None;
         }
-        let plan = Self::behind(end.next_multiple_of(ISLOT), tree, xattrs, form);
+        let plan = Self::from_start(end.next_multiple_of(ISLOT), tree, xattrs, form);
         (empty || plan.length == block).then_some(plan)
     }
 
     /// Plans inodes from `start` of the area on.
-    fn behind(start: u64, tree: &mut SortedTree, xattrs: &XattrPlan, form: &Form<'_>) -> Self {
+    fn from_start(start: u64, tree: &mut SortedTree, xattrs: &XattrPlan, form: &Form<'_>) -> Self {
         let block_size = form.options.block_size;
         let order = scan_order(tree);
         for &i in &order {

@@ -492,7 +492,7 @@ impl<W: Write + Seek> Builder<W> {
         self.check_metadata(&metadata)?;
         let inodes = self.image.geometry.inodes();
         let taken =
-            EXT4_GOOD_OLD_FIRST_INO - 1 + special::behind_the_tree(&self.image, &self.options);
+            EXT4_GOOD_OLD_FIRST_INO - 1 + special::inodes_after_tree(&self.image, &self.options);
         let index = u32::try_from(self.nodes.len())
             .ok()
             .filter(|&index| index <= inodes.saturating_sub(taken))

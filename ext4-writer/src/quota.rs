@@ -47,7 +47,7 @@ pub(crate) fn encode(owner: Owner, usage: &BTreeMap<u32, Usage>) -> Vec<u8> {
         free = if users.len() < ENTRIES { block } else { 0 };
         file.fill(block, users);
         for (id, _) in users {
-            file.point(**id, block);
+            file.link_block(**id, block);
         }
     }
     let header = QuotaHeader {
@@ -158,7 +158,7 @@ impl File {
     }
 
     /// Adds the path from `id` to `block` to the tree.
-    fn point(&mut self, id: u32, block: u32) {
+    fn link_block(&mut self, id: u32, block: u32) {
         let mut node = ROOT;
         for level in 1..=DEPTH {
             // The bytes of the id above this level's lead to the node.

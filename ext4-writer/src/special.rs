@@ -33,6 +33,6 @@ pub(crate) fn orphan_file<W>(image: &Image<W>, options: &Options) -> bool {
 }
 
 /// The number of these inodes that have no reserved number, but one after the last named inode.
-pub(crate) fn behind_the_tree<W>(image: &Image<W>, options: &Options) -> u32 {
+pub(crate) fn inodes_after_tree<W>(image: &Image<W>, options: &Options) -> u32 {
     u32::from(orphan_file(image, options)) + u32::from(options.quota && options.project)
 }

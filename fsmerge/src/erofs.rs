@@ -47,8 +47,8 @@ pub fn read_erofs<R: ReadAt, E>(
     limits: &Limits,
 ) -> Result<LayerTree, ReadError<E>> {
     /// A function that is asked for the contents of each file.
-    struct Asked<F>(F);
-    impl<E, F> Files<E> for Asked<F>
+    struct Closure<F>(F);
+    impl<E, F> Files<E> for Closure<F>
     where
         F: FnMut(&[u8], &Inode, Vec<Extent>) -> Result<Option<DataId>, E>,
     {
@@ -63,7 +63,7 @@ pub fn read_erofs<R: ReadAt, E>(
 
         fn entry(&mut self) {}
     }
-    read(image, &mut Asked(file), limits)
+    read(image, &mut Closure(file), limits)
 }
 
 /// Receives the files of an image.
@@ -187,7 +187,7 @@ enum Stop<E> {
 }
 
 /// Passes contents to a sink.
-struct Through<'a, R, S> {
+struct SinkFiles<'a, R, S> {
     image: &'a Image<R>,
     sink: &'a mut S,
     stats: Stats,
@@ -196,7 +196,7 @@ struct Through<'a, R, S> {
     bytes: u64,
 }
 
-impl<R: ReadAt, S: Sink> Files<Stop<S::Error>> for Through<'_, R, S> {
+impl<R: ReadAt, S: Sink> Files<Stop<S::Error>> for SinkFiles<'_, R, S> {
     fn file(
         &mut self,
         path: &[u8],
@@ -243,7 +243,7 @@ pub(crate) fn read_with_contents<S: Sink>(
     limits: &Limits,
 ) -> Result<(LayerTree, Stats), ReadError<S::Error>> {
     let image = Image::open(Buffered::new(image)).map_err(damaged(b""))?;
-    let mut files = Through {
+    let mut files = SinkFiles {
         image: &image,
         sink,
         stats: Stats::default(),
@@ -261,7 +261,7 @@ pub(crate) fn read_with_contents<S: Sink>(
             source: Stop::Sink(source),
         } => ReadError::Sink { path, source },
     })?;
-    let Through {
+    let SinkFiles {
         sink,
         stats,
         mut meter,

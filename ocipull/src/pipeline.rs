@@ -110,7 +110,7 @@ impl Pipeline {
         // The layer is not compressed then, and one hash is enough.
         let plain = layer.is_some() && layer == diff_id;
 
-        let outlet = Outlet {
+        let outlet = Uncompressed {
             layer: layer.clone(),
             limit,
             total: 0,
@@ -271,7 +271,7 @@ struct Hangup;
 
 impl Fetch {
     /// Gives the source to `outlet`, with a thread in between if it is compressed.
-    fn run(mut self, declared: Option<Compression>, mut outlet: Outlet) -> Result<(), Error> {
+    fn run(mut self, declared: Option<Compression>, mut outlet: Uncompressed) -> Result<(), Error> {
         let mut pool = Pool::default();
         let (first, read) = pool.fill(&mut self.source);
         let compression = match self.plain {
@@ -290,7 +290,7 @@ impl Fetch {
             );
         }
         if compression == Compression::None {
-            return self.pass_on(pool, (first, read), |chunk| outlet.send(chunk));
+            return self.forward_rest(pool, (first, read), |chunk| outlet.send(chunk));
         }
         if !compression.is_supported() {
             let compression = compression.name();
@@ -300,7 +300,7 @@ impl Fetch {
         let inflate = spawn("ocipull-inflate", move || {
             inflate(compression, compressed, outlet)
         })?;
-        let fetched = self.pass_on(pool, (first, read), |chunk| {
+        let fetched = self.forward_rest(pool, (first, read), |chunk| {
             Ok(to_inflate.send(chunk).map_err(|_| Hangup))
         });
         drop(to_inflate);
@@ -314,7 +314,7 @@ impl Fetch {
 
     /// Reads the rest of the source, until an error or until the next stage stops. That stage
     /// reports the reason.
-    fn pass_on(
+    fn forward_rest(
         &mut self,
         mut pool: Pool,
         first: (Chunk, io::Result<()>),
@@ -389,7 +389,7 @@ impl Fetch {
 fn inflate(
     compression: Compression,
     compressed: Receiver<Chunk>,
-    mut outlet: Outlet,
+    mut outlet: Uncompressed,
 ) -> Result<(), Error> {
     let mut input = Chunks {
         receiver: compressed,
@@ -426,7 +426,7 @@ fn inflate(
 }
 
 /// Where uncompressed bytes go.
-struct Outlet {
+struct Uncompressed {
     layer: Option<Digest>,
     /// The most of them.
     limit: u64,
@@ -435,7 +435,7 @@ struct Outlet {
     to_consumer: SyncSender<Chunk>,
 }
 
-impl Outlet {
+impl Uncompressed {
     fn send(&mut self, chunk: Chunk) -> Result<Result<(), Hangup>, Error> {
         self.total = self.total.saturating_add(chunk.len() as u64);
         if self.total > self.limit {

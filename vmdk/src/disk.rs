@@ -4,7 +4,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::files::{By, Folder, Open, OpenOptions, Opened};
+use crate::files::{Folder, Open, OpenOptions, Opened, Opener};
 use crate::sparse::{self, SparseExtent};
 use crate::{
     Access, Descriptor, Error, Extent, ExtentKind, MAX_DESCRIPTOR, NO_PARENT, ReadAt, ReadAtError,
@@ -153,7 +153,7 @@ impl Disk {
         descriptor: Descriptor,
         open: impl FnMut(&str) -> Result<S, ReadAtError>,
     ) -> Result<Self, Error> {
-        Self::over(descriptor, &mut By::new(open))
+        Self::over(descriptor, &mut Opener::new(open))
     }
 
     /// The disk whose descriptor `file` is, or has inside.
@@ -171,7 +171,7 @@ impl Disk {
             // An embedded descriptor is of the image it is in, whatever name it gives it.
             return match descriptor.extents() {
                 [extent] if matches!(extent.kind(), ExtentKind::Sparse { .. }) => {
-                    Self::over(descriptor, &mut Itself(file))
+                    Self::over(descriptor, &mut Embedded(file))
                 }
                 _ => Err(file.damaged(0, SparseProblem::Descriptor)),
             };
@@ -257,9 +257,9 @@ impl Disk {
 }
 
 /// The image that a descriptor is inside of.
-struct Itself(Opened);
+struct Embedded(Opened);
 
-impl Open for Itself {
+impl Open for Embedded {
     fn open(&mut self, _: &str) -> Result<Opened, Error> {
         Ok(self.0.clone())
     }

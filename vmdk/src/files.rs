@@ -143,12 +143,12 @@ impl Open for Folder<'_> {
 }
 
 /// Sources that a function opens, each once.
-pub(crate) struct By<F> {
+pub(crate) struct Opener<F> {
     function: F,
     open: HashMap<String, Opened>,
 }
 
-impl<F> By<F> {
+impl<F> Opener<F> {
     pub(crate) fn new(function: F) -> Self {
         Self {
             function,
@@ -157,7 +157,7 @@ impl<F> By<F> {
     }
 }
 
-impl<F, S> Open for By<F>
+impl<F, S> Open for Opener<F>
 where
     F: FnMut(&str) -> Result<S, ReadAtError>,
     S: ReadAt + Send + Sync + 'static,

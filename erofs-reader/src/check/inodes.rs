@@ -159,7 +159,7 @@ impl<'a, R: ReadAt> Inodes<'a, R> {
                     continue;
                 }
             };
-            if self.elsewhere(device, start, length) {
+            if self.is_on_missing_device(device, start, length) {
                 readable = false;
                 continue;
             }
@@ -206,7 +206,7 @@ impl<'a, R: ReadAt> Inodes<'a, R> {
 
     /// Whether bytes lie on a device of the device table that was not given, and is not on the
     /// primary one either.
-    fn elsewhere(&self, device: u16, start: u64, length: u64) -> bool {
+    fn is_on_missing_device(&self, device: u16, start: u64, length: u64) -> bool {
         let sb = self.image.superblock();
         if device != 0 || self.image.has_devices() {
             return false;

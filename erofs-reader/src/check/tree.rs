@@ -60,7 +60,7 @@ pub(super) fn check<R: ReadAt>(
     };
     match image.root() {
         Ok(root) => {
-            tree.meet(root, report);
+            tree.visit(root, report);
             tree.enter(&root, root.nid(), report);
         }
         Err(e) => report.error(Some(&[]), e),
@@ -98,7 +98,7 @@ impl<R: ReadAt> Tree<'_, R> {
         let first = !self.known.contains_key(&entry.nid);
         if first {
             match self.image.inode(entry.nid) {
-                Ok(inode) => self.meet(inode, report),
+                Ok(inode) => self.visit(inode, report),
                 Err(e) => {
                     report.error(Some(&self.path), e);
                     self.known.insert(entry.nid, None);
@@ -131,7 +131,7 @@ impl<R: ReadAt> Tree<'_, R> {
     }
 
     /// Checks an inode that is met for the first time.
-    fn meet(&mut self, inode: Inode, report: &mut Report) {
+    fn visit(&mut self, inode: Inode, report: &mut Report) {
         report.inodes = report.inodes.saturating_add(1);
         self.inodes.check(&inode, &self.path, report);
         let known = Known {

@@ -44,7 +44,7 @@ impl SpareDecoders {
 }
 
 /// The algorithm was not built in.
-struct Absent;
+struct NotBuiltIn;
 
 impl fmt::Debug for Decoders {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -71,7 +71,7 @@ impl Decoders {
         } else {
             input
         };
-        let decoded = self.run(algorithm, input, output).map_err(|Absent| {
+        let decoded = self.run(algorithm, input, output).map_err(|NotBuiltIn| {
             let what = Unsupported::Compression(algorithm.name());
             Error::unsupported(nid, what)
         })?;
@@ -96,7 +96,7 @@ impl Decoders {
         algorithm: Algorithm,
         input: &[u8],
         output: &mut [u8],
-    ) -> Result<Option<()>, Absent> {
+    ) -> Result<Option<()>, NotBuiltIn> {
         match algorithm {
             #[cfg(feature = "lz4")]
             Algorithm::Lz4 => Ok(super::lz4::decode(input, output)),
@@ -110,7 +110,7 @@ impl Decoders {
             #[cfg(feature = "zstd")]
             Algorithm::Zstd => Ok(self.zstd(input, output)),
             #[allow(unreachable_patterns, reason = "with all features there is no other")]
-            _ => Err(Absent),
+            _ => Err(NotBuiltIn),
         }
     }
 

@@ -182,7 +182,7 @@ impl Decoder {
 /// Decodes a block's data to `output[done..]`, and returns its end there, at most the end of the
 /// output.
 fn block(bits: &mut Bits<'_>, codes: &Codes, output: &mut [u8], done: usize) -> Option<usize> {
-    let (done, ended) = quickly(bits, codes, output, done)?;
+    let (done, ended) = decode_fast(bits, codes, output, done)?;
     if ended {
         return Some(done);
     }
@@ -191,7 +191,7 @@ fn block(bits: &mut Bits<'_>, codes: &Codes, output: &mut [u8], done: usize) -> 
 
 /// Does the same while the ends of input and output are not near, and returns whether the end of
 /// the block was reached.
-fn quickly(
+fn decode_fast(
     from: &mut Bits<'_>,
     codes: &Codes,
     output: &mut [u8],
@@ -201,7 +201,7 @@ fn quickly(
     let mut bits = *from;
     let mut ended = false;
     while let Some([first, second, third]) = output.get_mut(done..)?.first_chunk_mut()
-        && bits.refill_quickly()
+        && bits.refill_fast()
     {
         // There are 56 bits. The longest sequence is two literals of 11 bits and a length of 15
         // with 5 extra ones.
@@ -240,7 +240,7 @@ fn quickly(
         }
         let length = bits.take_value(entry);
         // Which is rarely so after two literals and a length.
-        if bits.available() < DISTANCE_LONGEST && !bits.refill_quickly() {
+        if bits.available() < DISTANCE_LONGEST && !bits.refill_fast() {
             bits.refill();
         }
         let distance = bits.distance(codes)?;
@@ -468,7 +468,7 @@ impl<'a> Bits<'a> {
 
     /// Fills the buffer with at least 56 bits, unless fewer than 8 bytes are left.
     #[inline(always)]
-    fn refill_quickly(&mut self) -> bool {
+    fn refill_fast(&mut self) -> bool {
         let Some(bytes) = self.rest.first_chunk() else {
             return false;
         };
@@ -481,7 +481,7 @@ impl<'a> Bits<'a> {
 
     /// Fills the buffer with at least 56 bits, which are zeros after the input's end.
     fn refill(&mut self) {
-        if self.refill_quickly() {
+        if self.refill_fast() {
             return;
         }
         while self.count & 0xff < 56 {

@@ -11,7 +11,7 @@ pub(super) fn decode(input: &[u8], output: &mut [u8]) -> Option<()> {
     let mut input = Input(input);
     let mut done = 0_usize;
     while done < output.len() {
-        done = short(&mut input, output, done)?;
+        done = decode_short(&mut input, output, done)?;
         let token = input.byte()?;
         let literals = input.length(token >> 4)?;
         let source = input.take(literals)?;
@@ -33,7 +33,7 @@ pub(super) fn decode(input: &[u8], output: &mut [u8]) -> Option<()> {
 /// than that may be copied, in pieces of constant size. Decodes such sequences up to the first
 /// other one, and returns the end of the output.
 #[inline(always)]
-fn short(input: &mut Input<'_>, output: &mut [u8], mut done: usize) -> Option<usize> {
+fn decode_short(input: &mut Input<'_>, output: &mut [u8], mut done: usize) -> Option<usize> {
     /// The size of a copy of literals, of which there are at most 14.
     const LITERALS: usize = 16;
     /// The longest match whose length fits in the token.

@@ -18,8 +18,8 @@ use crate::inode::Inode;
 use crate::num::wide;
 use crate::read_at::ReadAt;
 
-/// The target of attributes.
-pub(super) enum To<'a> {
+/// The file that attributes are restored on.
+pub(super) enum Restored<'a> {
     /// A name in a directory, not followed if it is a symbolic link, and its path, which only
     /// xattrs need.
     Named(BorrowedFd<'a>, &'a [u8], &'a Path),
@@ -52,14 +52,18 @@ pub(super) struct NewFiles(BTreeMap<u16, OriginalAttrs>);
 
 impl NewFiles {
     /// Returns the attributes of `file`, which was created with the permissions of `inode`.
-    pub(super) fn had(&mut self, file: &File, inode: &Inode) -> io::Result<OriginalAttrs> {
+    pub(super) fn attributes_of(
+        &mut self,
+        file: &File,
+        inode: &Inode,
+    ) -> io::Result<OriginalAttrs> {
         let permissions = inode.mode() & CREATED_WITH;
-        if let Some(had) = self.0.get(&permissions) {
-            return Ok(*had);
+        if let Some(original) = self.0.get(&permissions) {
+            return Ok(*original);
         }
-        let had = OriginalAttrs::of(file)?;
-        self.0.insert(permissions, had);
-        Ok(had)
+        let original = OriginalAttrs::of(file)?;
+        self.0.insert(permissions, original);
+        Ok(original)
     }
 }
 
@@ -78,27 +82,27 @@ pub(super) fn restore<R: ReadAt>(
     image: &Image<R>,
     inode: &Inode,
     path: &[u8],
-    to: &To<'_>,
+    to: &Restored<'_>,
     terms: &Terms<'_>,
 ) -> Result<Option<Refused>, Error> {
     let output = |errno: Errno| at(path, errno.into());
     let io = |source| at(path, source);
     let (mut same_owner, mut same_mode) = (false, false);
-    if let To::Open(_, had) = to {
-        same_owner = had.owner == (inode.uid(), inode.gid());
-        same_mode = had.mode == inode.mode().into();
+    if let Restored::Open(_, original) = to {
+        same_owner = original.owner == (inode.uid(), inode.gid());
+        same_mode = original.mode == inode.mode().into();
     }
     if terms.options.owners && !same_owner {
         let (uid, gid) = (inode.uid(), inode.gid());
         match to {
-            To::Named(dir, name, _) => {
+            Restored::Named(dir, name, _) => {
                 // -1 is none, and leaves the owner as it is.
                 let uid = (uid != u32::MAX).then(|| Uid::from_raw(uid));
                 let gid = (gid != u32::MAX).then(|| Gid::from_raw(gid));
                 rustix::fs::chownat(dir, *name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
                     .map_err(output)?;
             }
-            To::Open(file, _) => {
+            Restored::Open(file, _) => {
                 std::os::unix::fs::fchown(file, Some(uid), Some(gid)).map_err(io)?
             }
         }
@@ -110,10 +114,10 @@ pub(super) fn restore<R: ReadAt>(
             let length = wide(name.len()).saturating_add(wide(value.len()));
             terms.budget.charge(length)?;
             let set = match to {
-                To::Named(_, _, path) => {
+                Restored::Named(_, _, path) => {
                     rustix::fs::lsetxattr(*path, &name[..], &value, XattrFlags::empty())
                 }
-                To::Open(file, _) => {
+                Restored::Open(file, _) => {
                     rustix::fs::fsetxattr(file, &name[..], &value, XattrFlags::empty())
                 }
             };
@@ -126,11 +130,11 @@ pub(super) fn restore<R: ReadAt>(
     }
     if !inode.is_symlink() && !same_mode {
         match to {
-            To::Named(dir, name, _) => {
+            Restored::Named(dir, name, _) => {
                 let mode = Mode::from_raw_mode(RawMode::from(inode.mode()));
                 rustix::fs::chmodat(dir, *name, mode, AtFlags::empty()).map_err(output)?;
             }
-            To::Open(file, _) => {
+            Restored::Open(file, _) => {
                 let permissions = std::fs::Permissions::from_mode(inode.mode().into());
                 file.set_permissions(permissions).map_err(io)?;
             }
@@ -146,10 +150,10 @@ pub(super) fn restore<R: ReadAt>(
         last_modification: time,
     };
     match to {
-        To::Named(dir, name, _) => {
+        Restored::Named(dir, name, _) => {
             rustix::fs::utimensat(dir, *name, &times, AtFlags::SYMLINK_NOFOLLOW)
         }
-        To::Open(file, _) => rustix::fs::futimens(file, &times),
+        Restored::Open(file, _) => rustix::fs::futimens(file, &times),
     }
     .map_err(output)?;
     Ok((!refused.is_empty()).then(|| (path.into(), refused)))

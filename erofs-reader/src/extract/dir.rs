@@ -14,7 +14,7 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat, mkdirat, openat};
 use rustix::io::Errno;
 
 use super::Extracted;
-use super::attributes::{OriginalAttrs, To, restore};
+use super::attributes::{OriginalAttrs, Restored, restore};
 use super::budget::Budget;
 use super::files::{ExtractEvent, Job, Large, Worker, create};
 use super::folders::Folders;
@@ -277,8 +277,8 @@ impl Later {
                 found.and_then(|(dir, name)| openat(dir, name, flags, Mode::empty()))
             };
             let file = File::from(opened.map_err(|e| at(path, e.into()))?);
-            let had = OriginalAttrs::of(&file).map_err(|e| at(path, e))?;
-            let refused = restore(image, inode, path, &To::Open(&file, had), terms);
+            let original = OriginalAttrs::of(&file).map_err(|e| at(path, e))?;
+            let refused = restore(image, inode, path, &Restored::Open(&file, original), terms);
             let refused = refused.map_err(|e| e.of_path(path))?;
             done.refused_xattrs.extend(refused);
         }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use blockbox_path::BytePath;
 use rustix::fs::{Mode, OFlags, RawMode, openat, symlinkat};
 
-use super::attributes::{CREATED_WITH, NewFiles, Refused, To, restore};
+use super::attributes::{CREATED_WITH, NewFiles, Refused, Restored, restore};
 use super::folders::Folders;
 use super::input::room;
 use super::pieces::{Piece, PieceReader, Pieces};
@@ -93,8 +93,8 @@ impl<'a, R: ReadAt> Worker<'a, R> {
                 }
                 // The last thread that writes to a file finishes it.
                 if let Some(Large { file, inode, path }) = Arc::into_inner(large) {
-                    let had = self.new_files.had(&file, &inode);
-                    let to = To::Open(&file, had.map_err(|e| at(&path, e))?);
+                    let original = self.new_files.attributes_of(&file, &inode);
+                    let to = Restored::Open(&file, original.map_err(|e| at(&path, e))?);
                     let refused = restore(self.image, &inode, &path, &to, self.terms);
                     let refused = refused.map_err(|e| e.of_path(&path))?;
                     events.extend(refused.map(ExtractEvent::Refused));
@@ -111,8 +111,11 @@ impl<'a, R: ReadAt> Worker<'a, R> {
             for piece in Pieces::new(self.image, inode)? {
                 self.write(&file, inode, path, &piece?)?;
             }
-            let had = self.new_files.had(&file, inode).map_err(|e| at(path, e))?;
-            let to = To::Open(&file, had);
+            let original = self
+                .new_files
+                .attributes_of(&file, inode)
+                .map_err(|e| at(path, e))?;
+            let to = Restored::Open(&file, original);
             let refused = restore(self.image, inode, path, &to, self.terms)?;
             return Ok(refused.map(ExtractEvent::Refused));
         }
@@ -130,7 +133,7 @@ impl<'a, R: ReadAt> Worker<'a, R> {
             }
         }
         let whole = self.to.join(std::ffi::OsStr::from_bytes(path));
-        let to = To::Named(dir, name, &whole);
+        let to = Restored::Named(dir, name, &whole);
         let refused = restore(self.image, inode, path, &to, self.terms)?;
         Ok(refused.map(ExtractEvent::Refused))
     }

@@ -289,7 +289,7 @@ impl<W: Write + Seek> Builder<W> {
     /// # Ok::<(), erofs_writer::Error>(())
     /// ```
     pub fn data_in_chunks(&mut self, size: ChunkSize) -> ChunkWriter<'_, W> {
-        self.area.drain_or_note();
+        self.area.drain_or_keep_error();
         self.area.begin();
         ChunkWriter::new(&mut self.area, size)
     }

@@ -125,7 +125,7 @@ impl Index {
         let last = to.min(input.len() - self.window);
         for at in from..last {
             let mixed = mix(hash);
-            if self.may_know(mixed)
+            if self.may_contain(mixed)
                 && let Some(found) = self.check(mixed, &input[at..], least)
             {
                 return Some((at, found));
@@ -137,13 +137,13 @@ impl Index {
         None
     }
 
-    fn may_know(&self, hash: u64) -> bool {
+    fn may_contain(&self, hash: u64) -> bool {
         let bit = hash >> (64 - FILTER_BITS);
         self.filter[(bit >> 6) as usize] & (1 << (bit & 63)) != 0
     }
 
     fn check(&self, hash: u64, input: &[u8], least: usize) -> Option<Reference> {
-        if !self.may_know(hash) {
+        if !self.may_contain(hash) {
             return None;
         }
         let same = |&i: &u32| self.known[i as usize].hash == hash;

@@ -110,7 +110,7 @@ impl Fast {
         // The position at which the literals alone fill the rest, or after which no match may
         // begin.
         while let Some((start, from)) = self.find::<HASHED>(input, at, sequences.end_of_search()) {
-            let more = sequences.common_mostly_few(from + MATCH_MIN, start + MATCH_MIN);
+            let more = sequences.common_short(from + MATCH_MIN, start + MATCH_MIN);
             let before = common_before(input, from, start, start - sequences.anchor);
             let found = Match {
                 distance: (start - from) as u16,
@@ -364,7 +364,7 @@ impl<'a> Sequences<'a> {
 
     /// The same, faster where less than eight are.
     #[inline]
-    fn common_mostly_few(&self, from: usize, at: usize) -> usize {
+    fn common_short(&self, from: usize, at: usize) -> usize {
         let matched = &self.input[..self.input.len() - LAST_LITERALS];
         match (word_at(matched, from), word_at(matched, at)) {
             (Some(there), Some(here)) if there != here => {
@@ -434,14 +434,14 @@ impl<'a> Sequences<'a> {
             to[1..].copy_from_slice(some);
             self.length += 1 + literals;
         } else {
-            self.put_many(literals, token);
+            self.put_long(literals, token);
         }
     }
 
     /// A token, and many literals, or the last of the input.
     #[cold]
     #[inline(never)]
-    fn put_many(&mut self, literals: usize, token: u8) {
+    fn put_long(&mut self, literals: usize, token: u8) {
         self.out[self.length] = token;
         self.length += 1;
         self.put_extension(literals);

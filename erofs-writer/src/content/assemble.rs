@@ -29,7 +29,7 @@ impl<W: Write + Seek> ContentArea<W> {
     }
 
     /// As [`drain`](Self::drain), but an error is reported by the next call that can fail.
-    pub(crate) fn drain_or_note(&mut self) {
+    pub(crate) fn drain_or_keep_error(&mut self) {
         if let Err(error) = self.drain() {
             self.pipeline().failed = Some(error);
         }

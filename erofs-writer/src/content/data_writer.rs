@@ -21,20 +21,20 @@ pub struct DataWriter<'a, W: Write + Seek> {
     area: &'a mut ContentArea<W>,
     /// Bytes written so far.
     size: u64,
-    way: Way,
+    route: Route,
 }
 
 /// How contents reach the image.
-enum Way {
+enum Route {
     /// Straight to the output.
-    Straight(Straight),
+    Direct(Direct),
     /// Through the threads that compress.
-    Piped { cutter: Cutter, given_away: bool },
+    Piped { cutter: Cutter, submitted: bool },
     /// Finished.
     Done,
 }
 
-struct Straight {
+struct Direct {
     start: u64,
     /// The number of bytes written to the output.
     written: u64,
@@ -57,13 +57,13 @@ impl<'a, W: Write + Seek> DataWriter<'a, W> {
     /// A writer through the threads: its contents are compressed, or stored in an image with
     /// compressed contents.
     pub(crate) fn new(area: &'a mut ContentArea<W>, compression: Option<Compression>) -> Self {
-        let way = if area.options.compresses() {
-            Way::Piped {
+        let route = if area.options.compresses() {
+            Route::Piped {
                 cutter: Cutter::new(compression, &area.options),
-                given_away: false,
+                submitted: false,
             }
         } else {
-            Way::Straight(Straight {
+            Route::Direct(Direct {
                 start: area.data_end(),
                 written: 0,
                 tail: area.options.inline_tails.then(Vec::new),
@@ -71,7 +71,11 @@ impl<'a, W: Write + Seek> DataWriter<'a, W> {
                 holes: false,
             })
         };
-        Self { area, size: 0, way }
+        Self {
+            area,
+            size: 0,
+            route,
+        }
     }
 
     /// Appends `length` zeros, as a hole in the output where it is a file.
@@ -97,15 +101,15 @@ impl<'a, W: Write + Seek> DataWriter<'a, W> {
         let size = end
             .filter(|&size| size <= i64::MAX as u64)
             .ok_or_else(|| self.area.too_large(u64::MAX))?;
-        match &mut self.way {
-            Way::Straight(straight) => straight.hole(self.area, length)?,
-            Way::Piped { .. } => {
+        match &mut self.route {
+            Route::Direct(direct) => direct.hole(self.area, length)?,
+            Route::Piped { .. } => {
                 let zeros = vec![0; length.min(1 << 16) as usize];
                 for done in (0..length).step_by(1 << 16) {
                     self.pipe(&zeros[..(length - done).min(1 << 16) as usize])?;
                 }
             }
-            Way::Done => {}
+            Route::Done => {}
         }
         self.size = size;
         self.area.report(length);
@@ -132,16 +136,16 @@ impl<'a, W: Write + Seek> DataWriter<'a, W> {
         if self.size == 0 {
             return Ok(FileData::EMPTY);
         }
-        match std::mem::replace(&mut self.way, Way::Done) {
-            Way::Straight(straight) => straight.finish(self.area, self.size),
-            Way::Piped { cutter, .. } => self.finish_piped(cutter),
-            Way::Done => Ok(FileData::EMPTY),
+        match std::mem::replace(&mut self.route, Route::Done) {
+            Route::Direct(direct) => direct.finish(self.area, self.size),
+            Route::Piped { cutter, .. } => self.finish_piped(cutter),
+            Route::Done => Ok(FileData::EMPTY),
         }
     }
 
     /// Submits contents to the threads, piece by piece.
     fn pipe(&mut self, mut bytes: &[u8]) -> Result<(), Error> {
-        let Way::Piped { cutter, given_away } = &mut self.way else {
+        let Route::Piped { cutter, submitted } = &mut self.route else {
             return Ok(());
         };
         while !bytes.is_empty() {
@@ -150,7 +154,7 @@ impl<'a, W: Write + Seek> DataWriter<'a, W> {
             if room == 0 {
                 // Only now, because the last piece is cut differently.
                 pipeline.close(*cutter, End::More);
-                *given_away = true;
+                *submitted = true;
                 room = cutter.piece();
                 self.area.advance()?;
             }
@@ -175,7 +179,7 @@ impl<'a, W: Write + Seek> DataWriter<'a, W> {
         if inline_tails && !elsewhere && self.size <= block_size.tail_max() {
             let pipeline = self.area.pipeline();
             let tail = pipeline.open().to_vec();
-            pipeline.take_back();
+            pipeline.discard_open();
             let index = self.area.keep_tail(0, &tail, self.size);
             place = Became::Tail { index };
         } else {
@@ -192,7 +196,7 @@ impl<'a, W: Write + Seek> DataWriter<'a, W> {
     }
 }
 
-impl Straight {
+impl Direct {
     fn hole<W: Write + Seek>(
         &mut self,
         area: &mut ContentArea<W>,
@@ -286,10 +290,10 @@ impl Straight {
 
 impl<W: Write + Seek> Write for DataWriter<'_, W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match &mut self.way {
-            Way::Straight(straight) => straight.write(self.area, bytes)?,
-            Way::Piped { .. } => self.pipe(bytes).map_err(io::Error::other)?,
-            Way::Done => {}
+        match &mut self.route {
+            Route::Direct(direct) => direct.write(self.area, bytes)?,
+            Route::Piped { .. } => self.pipe(bytes).map_err(io::Error::other)?,
+            Route::Done => {}
         }
         self.size += bytes.len() as u64;
         self.area.report(bytes.len() as u64);
@@ -304,10 +308,10 @@ impl<W: Write + Seek> Write for DataWriter<'_, W> {
 
 impl<W: Write + Seek> Drop for DataWriter<'_, W> {
     fn drop(&mut self) {
-        if let Way::Piped { cutter, given_away } = self.way {
+        if let Route::Piped { cutter, submitted } = self.route {
             let pipeline = self.area.pipeline();
-            pipeline.take_back();
-            if given_away {
+            pipeline.discard_open();
+            if submitted {
                 pipeline.close(cutter, End::Abandoned);
             }
         }

@@ -53,7 +53,7 @@ impl<W: Write + Seek> ContentArea<W> {
                 packed.bytes.extend_from_slice(part);
                 packed.size += part.len() as u64;
                 if packed.bytes.len() == packed.cutter.piece() {
-                    self.give_away(&mut packed, false)?;
+                    self.submit_previous(&mut packed, false)?;
                 }
             }
         }
@@ -62,7 +62,7 @@ impl<W: Write + Seek> ContentArea<W> {
     }
 
     /// Writes the previous piece, whose buffer is reused, and submits this one.
-    fn give_away(&mut self, packed: &mut Packed, last: bool) -> Result<(), Error> {
+    fn submit_previous(&mut self, packed: &mut Packed, last: bool) -> Result<(), Error> {
         let next = self.write_packed(packed)?;
         let bytes = std::mem::replace(&mut packed.bytes, next);
         let piece = Piece {
@@ -139,7 +139,7 @@ impl<W: Write + Seek> ContentArea<W> {
             return Ok(self.contents.add(size, Place::Tail { index }));
         }
         if !packed.bytes.is_empty() {
-            self.give_away(&mut packed, true)?;
+            self.submit_previous(&mut packed, true)?;
         }
         self.write_packed(&mut packed)?;
         let Packed {

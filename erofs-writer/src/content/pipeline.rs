@@ -89,7 +89,7 @@ impl Pipeline {
     }
 
     /// Removes the bytes that belong to no piece.
-    pub(super) fn take_back(&mut self) {
+    pub(super) fn discard_open(&mut self) {
         self.batch
             .bytes
             .truncate(self.batch.bytes.len() - self.open);

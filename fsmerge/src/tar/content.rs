@@ -149,7 +149,7 @@ impl<'a> Content<'a> {
 
     /// Returns the sink's result, and how many bytes of the file's data in the archive were not
     /// read.
-    pub(super) fn given_to<S: Sink>(
+    pub(super) fn pass_to<S: Sink>(
         self,
         sink: &mut S,
         path: &[u8],

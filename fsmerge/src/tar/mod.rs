@@ -130,7 +130,7 @@ fn read<R: BufRead, S: Sink>(
                 let offset = reader.source.offset();
                 let content = Content::new(map.size, &map.ranges, &mut reader.source);
                 let content = content.in_archive(offset);
-                let (result, unread) = content.given_to(sink, &path);
+                let (result, unread) = content.pass_to(sink, &path);
                 // The sink's error does not contain the cause of a failed read, so it is taken from
                 // the source.
                 if let Some(failure) = reader.source.take_failure() {

@@ -35,7 +35,7 @@ impl Access {
 }
 
 /// Whether a server answered a TLS handshake in plain HTTP.
-pub(super) fn spoke_http(error: &Error) -> bool {
+pub(super) fn answered_in_plain_http(error: &Error) -> bool {
     matches!(
         error,
         Error::Connect {
@@ -120,7 +120,7 @@ impl Endpoint {
     /// Reports that this endpoint is asked because another one failed.
     pub(super) fn report_next(&self, error: &Error) {
         tracing::debug!(host = self.host, %error, "asking the next mirror");
-        if self.base.origin.is_loopback() && spoke_http(error) {
+        if self.base.origin.is_loopback() && answered_in_plain_http(error) {
             // The same server, in plain HTTP.
             return;
         }

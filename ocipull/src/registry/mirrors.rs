@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::conf::{Conf, PullFrom, Site};
-use super::endpoint::{Endpoint, spoke_http};
+use super::endpoint::{Endpoint, answered_in_plain_http};
 use super::retry::Failure;
 use super::transport::Transport;
 use super::url::Scheme;
@@ -159,7 +159,7 @@ impl Mirrors {
             match work(&mirror.endpoint) {
                 Ok(done) => return Ok(done),
                 Err(error) => {
-                    self.learn(index, &error);
+                    self.note_plain_http(index, &error);
                     last = Some(error);
                 }
             }
@@ -175,7 +175,7 @@ impl Mirrors {
         before: Option<&Error>,
     ) -> Option<(usize, &Endpoint)> {
         if let (Some(asked), Some(error)) = (index.checked_sub(1), before) {
-            self.learn(asked, error);
+            self.note_plain_http(asked, error);
         }
         let mut rest = self.0.iter().enumerate().skip(index);
         let found =
@@ -198,10 +198,10 @@ impl Mirrors {
     }
 
     /// Remembers that the server at `index` speaks plain HTTP, if `error` shows that.
-    fn learn(&self, index: usize, error: &Error) {
+    fn note_plain_http(&self, index: usize, error: &Error) {
         let next = self.0.get(index + 1).map(|next| next.fallback);
         if next == Some(Fallback::SpeaksHttp)
-            && spoke_http(error)
+            && answered_in_plain_http(error)
             && let Some(mirror) = self.0.get(index)
         {
             mirror.speaks_http.store(true, Ordering::Relaxed);

@@ -45,7 +45,7 @@ pub(super) fn fetch(
     })?;
     let login = &endpoint.found.login;
     // Only passwords and refresh tokens need the protection of TLS; anonymous tokens do not.
-    if *login != Login::Anonymous && !may_go(endpoint, &realm) {
+    if *login != Login::Anonymous && !may_send_secrets(endpoint, &realm) {
         return Err(Failure::last(Error::InsecureRealm {
             host: endpoint.host.clone(),
             url: realm.to_string(),
@@ -95,7 +95,7 @@ pub(super) fn fetch(
 
 /// Whether secrets of the endpoint may go to `url`: over TLS, or to the very server that plain HTTP
 /// was asked for.
-fn may_go(endpoint: &Endpoint, url: &Url) -> bool {
+fn may_send_secrets(endpoint: &Endpoint, url: &Url) -> bool {
     url.origin.scheme == Scheme::Https || url.origin == endpoint.base.origin
 }
 

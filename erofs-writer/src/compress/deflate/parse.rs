@@ -103,7 +103,7 @@ impl Match {
     };
 
     /// A measure of the bits it saves: a byte is about four times what twice the distance is.
-    fn worth(self) -> usize {
+    fn gain(self) -> usize {
         4 * self.length + 16 - self.distance.ilog2() as usize
     }
 }
@@ -138,7 +138,7 @@ impl Parse<'_> {
             self.at += 1;
             let depth = self.finder.effort.depth / 2;
             let next = self.find(self.least.max(found.length - 1), depth);
-            if next.length > 0 && next.worth() > found.worth() + 2 {
+            if next.length > 0 && next.gain() > found.gain() + 2 {
                 self.pending = Some(next);
                 return Some(Sequence::literal(byte));
             }
