@@ -119,6 +119,7 @@ fn guest_programs() -> Result<Vec<(&'static str, PathBuf)>> {
     let programs = [
         ("BLOCKBOX_GUEST_INIT", "BLOCKBOX_INIT"),
         ("BLOCKBOX_GUEST_FSBENCH", "BLOCKBOX_FSBENCH"),
+        ("BLOCKBOX_FOREIGN_GUEST_INIT", "BLOCKBOX_FOREIGN_INIT"),
     ];
     programs
         .into_iter()

@@ -206,9 +206,7 @@ impl NewSandbox {
     /// pull may take minutes.
     pub(super) fn root(&self, store: &Store) -> anyhow::Result<Root> {
         self.check_pairs()?;
-        let mut machine = Machine::default();
-        self.options.change(&mut machine);
-        check_machine(store, &machine)?;
+        check_machine(store, &self.machine()?)?;
         if let Some(name) = &self.name {
             check_name(store, name)?;
         }
@@ -225,7 +223,6 @@ impl NewSandbox {
         if self.partition.is_some() || self.writable {
             bail!("--partition and --writable are for a root that is a disk: disk:FILE");
         }
-        self.source.check_bootable(reference)?;
         let image = match self.pull {
             Pull::Missing => image(store, reference, &self.source, self.shown),
             Pull::Always => fetch(store, reference, &self.source, self.shown),
@@ -248,6 +245,14 @@ impl NewSandbox {
             bail!("conflicting options: --upper-size and --read-only, which has no writable disk");
         }
         Ok(())
+    }
+
+    /// Returns the machine that the command line describes.
+    fn machine(&self) -> anyhow::Result<Machine> {
+        let mut machine = Machine::default();
+        machine.arch = self.source.arch(self.reference()?)?;
+        self.options.change(&mut machine);
+        Ok(machine)
     }
 
     fn reference(&self) -> anyhow::Result<&str> {
@@ -305,15 +310,13 @@ impl NewSandbox {
         root: &Root,
         background: bool,
     ) -> anyhow::Result<Builder<'a>> {
-        let mut machine = Machine::default();
-        self.options.change(&mut machine);
         let builder = match root {
             Root::Image(image) => Sandbox::builder(store, self.reference()?, image),
             Root::Disk(disk) => Sandbox::on_disk(store, disk.clone()),
         };
         let mut builder = builder
             .process(self.process.overrides(background)?)
-            .machine(machine)
+            .machine(self.machine()?)
             .labels(self.labels()?)
             .restart(self.restart)
             .remove_on_exit(self.rm)

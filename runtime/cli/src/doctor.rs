@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use blockbox::kernel::Source;
+use blockbox::kernel::{InstallOptions, Source};
+use blockbox::platform_of;
 use blockbox::store::Store;
 use blockbox::vmm::hypervisor::Verdict;
 use blockbox::vmm::{self, Capabilities, HostReport};
@@ -59,7 +60,8 @@ impl Doctor {
         let mut report = probe();
         if self.fix && report.kernel.is_none() {
             let pull = ocipull::Options::default();
-            kernel::install(store, &Source::Package, (pull, None), self.shown)?;
+            let options = InstallOptions::default();
+            kernel::install(store, &Source::Package, options, pull, self.shown)?;
             report = probe();
         }
         let mut advice = hint::advice(&report);
@@ -94,6 +96,20 @@ impl Doctor {
         println!("QEMU       {qemu}");
         for (monitor, can) in &report.capabilities {
             println!("{monitor:10} {}", capabilities(can));
+        }
+        for emulation in &report.emulated {
+            let name = platform_of(emulation.arch).architecture;
+            let with = match (&emulation.qemu, &emulation.kernel, &emulation.problem) {
+                (Some(qemu), Some(kernel), None) => {
+                    format!("emulated by {} with {}", qemu.display(), kernel.display())
+                }
+                (_, _, problem) => {
+                    let problem = problem.as_deref().unwrap_or_default();
+                    let hint = hint::emulation(emulation).unwrap_or_default();
+                    format!("not emulated: {problem}{hint}")
+                }
+            };
+            println!("{name:10} {with}");
         }
         println!(
             "confined   {} (virtual machines, gateways)",

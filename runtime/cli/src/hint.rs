@@ -4,8 +4,8 @@ use std::ffi::OsStr;
 use std::path::Path;
 
 use blockbox::vmm::hypervisor::Verdict;
-use blockbox::vmm::{HostReport, VmmError};
-use blockbox::{Error, ImageUser, NoMemory, convert, kernel, store};
+use blockbox::vmm::{Arch, Emulation, HostReport, VmmError};
+use blockbox::{Error, ImageUser, NoMemory, convert, kernel, platform_of, store};
 
 use super::mask;
 
@@ -73,6 +73,10 @@ fn of_pull(error: &ocipull::Error) -> Option<String> {
             }
             (ConnectHint::Refused, _) => "check the port, and that the server is running".into(),
             _ => return None,
+        },
+        ocipull::Error::NoPlatform { available, .. } => match &available[..] {
+            [] => return None,
+            [first, ..] => format!("`--platform {first}` takes that one"),
         },
         ocipull::Error::ForeignLayer { .. } => {
             "--allow-nondistributable-artifacts fetches it from where the image says".into()
@@ -173,8 +177,16 @@ fn of_sandbox(error: &Error) -> Option<String> {
             ImageUser::Snapshot(name) => format!("`blockbox snapshot rm -f {name}` removes it"),
             _ => return None,
         },
-        Error::Platform { host, .. } => {
-            format!("`--platform {host}` gets one for them, if there is one")
+        Error::Platform {
+            platform, machine, ..
+        } => {
+            let other = format!("`--platform {machine}` gets one for it, if there is one");
+            match blockbox::arch_of(platform) {
+                Some(arch) if !arch.is_host() => {
+                    format!("`--platform {platform}` runs it, emulated; {other}")
+                }
+                _ => other,
+            }
         }
         Error::NoSnapshot(_) => "`blockbox snapshot ls` lists them".into(),
         Error::NoMemory {
@@ -200,8 +212,10 @@ fn of_sandbox(error: &Error) -> Option<String> {
 
 fn of_vmm(error: &VmmError) -> Option<String> {
     Some(match error {
-        VmmError::KernelNotFound { .. } => GET_KERNEL.to_owned(),
-        VmmError::QemuNotFound { .. } => GET_QEMU.to_owned(),
+        VmmError::KernelNotFound { arch, .. } => get_kernel(*arch),
+        VmmError::QemuNotFound { arch } => get_qemu(*arch).to_owned(),
+        VmmError::ForeignArch { .. } => "leave out `--vmm`, or use `--vmm qemu`".to_owned(),
+        VmmError::NoInit { arch } => get_init(*arch),
         VmmError::NoShareServer => GET_VIRTIOFSD.to_owned(),
         VmmError::NoHypervisor { .. } => "try `--vmm qemu`".to_owned(),
         _ => return None,
@@ -217,8 +231,8 @@ fn of_kernel(error: &kernel::Error) -> Option<String> {
             "give the file of a libkrunfw from elsewhere, or another index in $PIP_INDEX_URL"
                 .to_owned()
         }
-        kernel::Error::NoPackage if cfg!(target_os = "macos") => GET_KERNEL.to_owned(),
-        kernel::Error::NoPackage => "give the file of a libkrunfw built for this host".to_owned(),
+        kernel::Error::NoPackage { arch } if arch.is_host() => GET_KERNEL.to_owned(),
+        kernel::Error::NoPackage { .. } => "give the file of a libkrunfw built for it".to_owned(),
         kernel::Error::Pull(error) => return of_pull(error),
         kernel::Error::Vmm(error) => return of_vmm(error),
         _ => return None,
@@ -233,14 +247,44 @@ const GET_KERNEL: &str = if cfg!(target_os = "macos") {
      with --kernel or $BLOCKBOX_KERNEL"
 };
 
-/// How to install QEMU on this kind of host.
-const GET_QEMU: &str = if cfg!(target_os = "macos") {
-    "install it with `brew install qemu`"
-} else if cfg!(target_arch = "aarch64") {
-    "install the package qemu-system-arm (Debian) or qemu-system-aarch64 (Fedora)"
-} else {
-    "install the package qemu-system-x86 (Debian, Fedora)"
-};
+/// How to install a guest kernel for machines of `arch` on this kind of host.
+fn get_kernel(arch: Arch) -> String {
+    match arch.is_host() {
+        true => GET_KERNEL.to_owned(),
+        false => {
+            let platform = platform_of(arch);
+            format!("`blockbox kernel install --platform {platform}` gets one")
+        }
+    }
+}
+
+/// How to install QEMU for machines of `arch` on this kind of host.
+fn get_qemu(arch: Arch) -> &'static str {
+    match arch {
+        _ if cfg!(target_os = "macos") => "install it with `brew install qemu`",
+        Arch::Aarch64 => {
+            "install the package qemu-system-arm (Debian) or qemu-system-aarch64 (Fedora)"
+        }
+        Arch::X86_64 => "install the package qemu-system-x86 (Debian, Fedora)",
+    }
+}
+
+/// How to get a blockbox with an init for guests of `arch`.
+fn get_init(arch: Arch) -> String {
+    format!("build it again after `rustup target add {arch}-unknown-linux-musl`")
+}
+
+/// Returns what to do about the first missing part of an emulation, to be put after the problem.
+pub(super) fn emulation(emulation: &Emulation) -> Option<String> {
+    let arch = emulation.arch;
+    let hint = match emulation {
+        Emulation { qemu: None, .. } => get_qemu(arch).to_owned(),
+        Emulation { kernel: None, .. } => get_kernel(arch),
+        Emulation { init: false, .. } => get_init(arch),
+        _ => return None,
+    };
+    Some(format!(": {hint}"))
+}
 
 /// How to install virtiofsd on this kind of host.
 const GET_VIRTIOFSD: &str = "install the package virtiofsd (Debian 13 and later, Fedora) or qemu-system-common (Debian 12, \
@@ -253,7 +297,8 @@ pub(super) fn advice(report: &HostReport) -> Vec<String> {
         advice.push(format!("No guest kernel: {GET_KERNEL}."));
     }
     if report.qemu.is_none() && report.hypervisor != Verdict::Works {
-        advice.push(format!("No QEMU to fall back to: {GET_QEMU}."));
+        let qemu = get_qemu(Arch::HOST);
+        advice.push(format!("No QEMU to fall back to: {qemu}."));
     }
     let qemu = report.capabilities.get("qemu");
     if qemu.is_some_and(|qemu| !qemu.shares) {

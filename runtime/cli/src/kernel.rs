@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use blockbox::kernel::{self, InstallOptions, Installed, PACKAGE, Source};
 use blockbox::store::Store;
+use blockbox::vmm::Arch;
+use blockbox::{arch_of, platform_of};
 use clap::{Args, Subcommand};
 use ocipull::Digest;
 
@@ -34,6 +36,9 @@ pub(super) struct Install {
     /// the digest of a download, or of an image that came without TLS, must be confirmed
     #[arg(long, value_name = "sha256:DIGITS", value_parser = sha256)]
     digest: Option<Digest>,
+    /// The platform of the images that it is for [default: linux on this host's architecture]
+    #[arg(long, value_name = "OS/ARCH", value_parser = arch, default_value_t = Arch::HOST, hide_default_value = true)]
+    platform: Arch,
     /// Use HTTP, not HTTPS, with a registry
     #[arg(long)]
     plain_http: bool,
@@ -71,17 +76,22 @@ impl Install {
         }
         let mut pull = ocipull::Options::default();
         pull.plain_http = self.plain_http;
-        let installed = install(store, &source, (pull, self.digest), self.shown)?;
+        let mut options = InstallOptions::default().arch(self.platform);
+        if let Some(digest) = self.digest {
+            options = options.digest(digest);
+        }
+        let installed = install(store, &source, options, pull, self.shown)?;
         println!("{}", installed.path.display());
         Ok(())
     }
 }
 
-/// Installs a kernel that has a digest, if that is known, and reports progress.
+/// Installs a kernel and reports progress.
 pub(super) fn install(
     store: &Store,
     source: &Source,
-    (mut pull, digest): (ocipull::Options, Option<Digest>),
+    options: InstallOptions,
+    mut pull: ocipull::Options,
     shown: Shown,
 ) -> Result<Installed, kernel::Error> {
     let bars = shown.bars();
@@ -111,11 +121,7 @@ pub(super) fn install(
         let before = counted.fetch_max(done.bytes, Ordering::Relaxed);
         meter.add(done.bytes.saturating_sub(before));
     }));
-    let mut options = InstallOptions::default().pull(pull);
-    if let Some(digest) = digest {
-        options = options.digest(digest);
-    }
-    let installed = kernel::install(store, source, &options, &mut confirm)?;
+    let installed = kernel::install(store, source, &options.pull(pull), &mut confirm)?;
     work.finish();
     let release = installed.release.as_deref().unwrap_or_default();
     bars.say(&format!("installed Linux {release} ({})", installed.digest));
@@ -142,7 +148,7 @@ impl Ls {
             Output::Json => print_json(&kernels),
             Output::Template(template) => print_each(template, &kernels),
             Output::Table => {
-                let mut table = Table::new(["", "RELEASE", "SIZE", "DIGEST", "PATH"]);
+                let mut table = Table::new(["", "PLATFORM", "RELEASE", "SIZE", "DIGEST", "PATH"]);
                 for kernel in kernels {
                     let used = if kernel.used { "*" } else { "" };
                     let digest = kernel.digest.chars().take("sha256:".len() + 12);
@@ -152,6 +158,7 @@ impl Ls {
                     };
                     table.row([
                         used.to_owned(),
+                        platform_of(kernel.arch).to_string(),
                         release,
                         bytes(kernel.bytes),
                         digest.collect(),
@@ -162,6 +169,12 @@ impl Ls {
             }
         }
     }
+}
+
+/// Parses the platform of a machine.
+fn arch(text: &str) -> Result<Arch, String> {
+    let platform: ocipull::Platform = text.parse().map_err(|e: ocipull::Error| e.to_string())?;
+    arch_of(&platform).ok_or_else(|| "there are machines of linux/amd64 and linux/arm64".to_owned())
 }
 
 fn sha256(text: &str) -> Result<Digest, String> {

@@ -3,6 +3,7 @@
 use blockbox::convert::Error;
 use blockbox::image::Image;
 use blockbox::pull::{PullOptions, pull_name};
+use blockbox::spec::Arch;
 use blockbox::store::Store;
 use blockbox::verify::Depth;
 use clap::Args;
@@ -30,7 +31,8 @@ pub(super) struct Source {
     #[arg(long)]
     plain_http: bool,
     /// The platform to choose from an image for several [default: linux on this host's
-    /// architecture]
+    /// architecture]; sandboxes of linux/arm64 and linux/amd64 images run on hosts of the other
+    /// architecture as well, slowly: QEMU emulates the processor
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     platform: Option<ocipull::Platform>,
     /// Fetch layers that must not be distributed ("foreign") from the URLs that the image names
@@ -69,11 +71,12 @@ impl Source {
         self.platform.is_some()
     }
 
-    /// Fails if `--platform` asks for an image, called `name`, that no sandbox of this host runs.
-    pub(super) fn check_bootable(&self, name: &str) -> Result<(), blockbox::Error> {
+    /// Returns the architecture to emulate for an image, called `name`, of the platform that
+    /// `--platform` asks for; `None` if it is the host's. Fails if no sandbox runs such images.
+    pub(super) fn arch(&self, name: &str) -> Result<Option<Arch>, blockbox::Error> {
         match &self.platform {
             Some(platform) => blockbox::check_platform(name, platform),
-            None => Ok(()),
+            None => Ok(None),
         }
     }
 

@@ -202,7 +202,8 @@ fn a_machine_of_another_monitor_starts_from_the_disk_by_the_printed_parameters()
         .mode(0o644);
     let (blockbox, layout) = store(lower);
     let folder = tempfile::tempdir().unwrap();
-    let Ok(kernel) = blockbox::vmm::kernel::locate(None, blockbox.home(), folder.path()) else {
+    let (home, arch) = (blockbox.home(), blockbox::vmm::Arch::HOST);
+    let Ok(kernel) = blockbox::vmm::kernel::locate(None, home, folder.path(), arch) else {
         return skip("there is no guest kernel");
     };
     for (options, expected) in [

@@ -216,7 +216,7 @@ fn an_image_for_another_processor_is_refused_before_a_sandbox_is_made() {
     blockbox.ok(pull.iter().copied().chain([&*name]));
     let refused = |args: &[&str]| {
         let error = blockbox.fails(args);
-        let reason = "is for linux/s390x, and virtual machines of this host are linux/";
+        let reason = "is for linux/s390x, and the sandbox's machine is linux/";
         assert!(error.contains(reason), "{args:?}: {error}");
         assert!(error.contains("`--platform linux/"), "{args:?}: {error}");
     };

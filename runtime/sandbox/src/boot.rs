@@ -17,10 +17,10 @@ use blockbox_convert::path;
 use blockbox_store::spec::{self, Machine, Spec};
 use blockbox_store::{CONSOLE, INIT_DISK, Store, UPPER, atomic};
 use blockbox_vmm::guest::{
-    Adoption, Boot, Exec, Folder, MAX_HOSTNAME, Mount, MountSource, Session, Ulimit,
+    self, Adoption, Boot, Exec, Folder, MAX_HOSTNAME, Mount, MountSource, Session, Ulimit,
 };
 use blockbox_vmm::hypervisor::Wait;
-use blockbox_vmm::{MemoryBacking, SharedMemory, Vm, VmConfig, Vmm, VmmError, kernel};
+use blockbox_vmm::{Arch, MemoryBacking, SharedMemory, Vm, VmConfig, Vmm, VmmError, kernel};
 
 /// How long a guest may take to boot. Under nested emulation it takes half a minute.
 const BOOT_TIME: Duration = Duration::from_secs(120);
@@ -36,7 +36,7 @@ const CPUS: usize = 16;
 /// # Errors
 ///
 /// [`Error::Memory`], [`Error::TooMuchMemory`], [`Error::Cpus`]; [`Error::Vmm`] if there is no
-/// kernel, or no monitor to boot it.
+/// kernel, no init, or no monitor to boot them.
 pub fn check(store: &Store, machine: &Machine) -> Result<PathBuf> {
     if machine.memory < LEAST_MEMORY {
         return Err(Error::Memory(machine.memory));
@@ -49,9 +49,12 @@ pub fn check(store: &Store, machine: &Machine) -> Result<PathBuf> {
         let asked = machine.cpus;
         return Err(Error::Cpus { asked, most });
     }
-    Vmm::check(choice::named(machine.vmm))?;
+    let arch = platform::arch(machine);
+    Vmm::check(choice::named(machine.vmm), arch)?;
+    guest::init(arch)?;
     let kernel = machine.kernel.as_deref();
-    Ok(kernel::locate(kernel, store.root(), &store.kernels())?)
+    let cache = store.kernels();
+    Ok(kernel::locate(kernel, store.root(), &cache, arch)?)
 }
 
 /// A machine that is ready to start.
@@ -78,7 +81,8 @@ impl Plan {
     ) -> Result<Self> {
         let kernel = check(store, &spec.machine)?;
         root.check(&spec.image.asked)?;
-        platform::check(&spec.image)?;
+        platform::check(&spec.image, &spec.machine)?;
+        let arch = platform::arch(&spec.machine);
         let mut held: Vec<_> = root.hold()?.into_iter().collect();
         let mut on_wait = |wait| {
             if let Wait::Trial(time) = wait {
@@ -98,13 +102,14 @@ impl Plan {
             gateway.started()?;
         }
         let choice = choice::of(&spec.machine);
-        let vmm = Vmm::choose_telling(choice, &kernel, &store.kernels(), None, &mut on_wait)?;
+        let vmm = Vmm::choose_telling(choice, arch, &kernel, &store.kernels(), None, &mut on_wait)?;
         let disk = root.path();
         let mut config = if spec.diskless {
-            VmConfig::without_upper(kernel, disk, init_disk(folder)?)
+            VmConfig::without_upper(kernel, disk, init_disk(folder, arch)?)
         } else {
             VmConfig::new(kernel, disk, folder.join(UPPER))
         };
+        config.arch = arch;
         root.describe(&mut config);
         config.cpus = spec.machine.cpus;
         config.memory_mib = u32::try_from(spec.machine.memory >> 20).unwrap_or(u32::MAX);
@@ -214,11 +219,11 @@ impl Plan {
 }
 
 /// Makes the boot disk for a sandbox without a writable disk, with this program's init.
-fn init_disk(folder: &Path) -> Result<PathBuf> {
+fn init_disk(folder: &Path, arch: Arch) -> Result<PathBuf> {
     let path = folder.join(INIT_DISK);
     atomic::write_read_only(&path, |file| {
         let file = file.as_file().try_clone().map_err(Error::io(&path))?;
-        blockbox_vmm::write_init_disk(file).map_err(Error::io(&path))
+        Ok::<_, Error>(blockbox_vmm::write_init_disk(file, arch)?)
     })?;
     Ok(path)
 }

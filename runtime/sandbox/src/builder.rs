@@ -8,7 +8,8 @@ use blockbox_convert::image::Image;
 use blockbox_convert::patch::Patch;
 use blockbox_net::Publish;
 use blockbox_store::spec::{
-    ImageSource, Machine, Mount, Network, RestartPolicy, RootDisk, Secret, Spec, Ulimit, VmmChoice,
+    Arch, ImageSource, Machine, Mount, Network, RestartPolicy, RootDisk, Secret, Spec, Ulimit,
+    VmmChoice,
 };
 use blockbox_store::{Lock, Store};
 
@@ -106,6 +107,13 @@ impl<'a> Builder<'a> {
     /// Sets the size of the writable disk in bytes.
     pub fn upper_size(mut self, bytes: u64) -> Self {
         self.spec.upper_size = bytes;
+        self
+    }
+
+    /// Sets the processor architecture, from [`check_platform`](crate::check_platform). If it is
+    /// not the host's, `None`, QEMU emulates it in software.
+    pub fn arch(mut self, arch: Option<Arch>) -> Self {
+        self.spec.machine.arch = arch;
         self
     }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use blockbox_convert::image;
 use blockbox_store::{Exclusive, Spec, Store, remove};
-use blockbox_vmm::kernel;
+use blockbox_vmm::{Arch, kernel};
 use serde::Serialize;
 
 use crate::error::Result;
@@ -128,8 +128,12 @@ fn orphans(store: &Store) -> Result<Vec<PathBuf>> {
 /// Returns stale files in the folder of kernels; none if there is no kernel to use.
 pub(crate) fn stale_kernels(store: &Store) -> Result<Vec<PathBuf>> {
     let folder = store.kernels();
-    let current = kernel::locate(None, store.root(), &folder).ok();
-    Ok(kernel::stale(&folder, current.as_deref())?)
+    let locate = |arch| kernel::locate(None, store.root(), &folder, arch).ok();
+    let mut current: Vec<_> = locate(Arch::HOST).into_iter().collect();
+    if !current.is_empty() {
+        current.extend(Arch::foreign().filter_map(locate));
+    }
+    Ok(kernel::stale(&folder, &current)?)
 }
 
 pub(crate) fn entries(folder: &Path) -> Result<Vec<PathBuf>> {

@@ -10,7 +10,7 @@ use blockbox_convert::{self as convert, image::Image};
 use blockbox_net::MacAddress;
 use blockbox_store::spec::{ImageSource, Spec};
 use blockbox_store::{Lock, State, Store, UPPER, atomic, state};
-use blockbox_vmm::guest::{INIT, INIT_PATH, PRIVATE_DIR, UPPER_DIR, WORK_DIR};
+use blockbox_vmm::guest::{self, INIT_PATH, PRIVATE_DIR, UPPER_DIR, WORK_DIR};
 use erofs_reader::Buffered;
 
 use crate::error::{Error, Result};
@@ -33,6 +33,7 @@ pub(crate) fn create(
     discard: bool,
 ) -> Result<(Spec, Lock)> {
     let size = spec.upper_size;
+    let init = guest::init(platform::arch(&spec.machine))?;
     if let (Root::Disk(disk), false) = (root, patches.is_empty()) {
         return Err(Error::RootDisk {
             path: disk.path.clone(),
@@ -40,7 +41,7 @@ pub(crate) fn create(
         });
     }
     create_with(store, root, spec, discard, |path| {
-        Ok(write_upper(root, path, size, patches)?)
+        Ok(write_upper(root, path, size, init, patches)?)
     })
 }
 
@@ -75,7 +76,7 @@ pub(crate) fn create_with(
                 spec.image.reference = Some(name);
             }
             spec.image.platform = Some(platform_of(image));
-            platform::check(&spec.image)?;
+            platform::check(&spec.image, &spec.machine)?;
         }
         Root::Disk(disk) => {
             spec.image = root::source(disk);
@@ -108,7 +109,13 @@ fn platform_of(image: &Image) -> String {
 
 /// Makes the disk that the guest's kernel boots from: init, and overlayfs's two folders, with the
 /// changes of `patches`.
-fn write_upper(root: &Root, path: PathBuf, size: u64, patches: &[Patch]) -> convert::Result<()> {
+fn write_upper(
+    root: &Root,
+    path: PathBuf,
+    size: u64,
+    init: &[u8],
+    patches: &[Patch],
+) -> convert::Result<()> {
     let failed = |source| convert::Error::Ext4 {
         path: path.clone(),
         source,
@@ -131,11 +138,11 @@ fn write_upper(root: &Root, path: PathBuf, size: u64, patches: &[Patch]) -> conv
     let top = disk.root();
     disk.add_dir(top, name(PRIVATE_DIR), ours.clone())
         .map_err(failed)?;
-    let (private, init) = disk
+    let (private, name_of_init) = disk
         .make_parents(INIT_PATH.as_bytes(), &ours)
         .map_err(failed)?;
-    let size = Some(INIT.len() as u64);
-    disk.add_file(private, init, ours.clone(), INIT, size)
+    let size = Some(init.len() as u64);
+    disk.add_file(private, name_of_init, ours.clone(), init, size)
         .map_err(failed)?;
     // The root of an overlay has the attributes of its upperdir. For a disk, init sets them,
     // because only init reads the disk.

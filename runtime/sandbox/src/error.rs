@@ -51,15 +51,15 @@ pub enum Error {
         /// The sandbox or snapshot.
         user: ImageUser,
     },
-    /// An image is for a processor or a system that virtual machines of this host do not have.
-    #[error("image {image:?} is for {platform}, and virtual machines of this host are {host}")]
+    /// An image is for another processor or system than a sandbox's machine.
+    #[error("image {image:?} is for {platform}, and the sandbox's machine is {machine}")]
     Platform {
         /// The image's name.
         image: String,
         /// The image's platform.
-        platform: String,
-        /// The platform of the machines.
-        host: Box<ocipull::Platform>,
+        platform: Box<ocipull::Platform>,
+        /// The platform of the machine.
+        machine: Box<ocipull::Platform>,
     },
     /// There is no snapshot with this name.
     #[error("no snapshot {0:?}")]

@@ -18,14 +18,15 @@ use std::path::{Path, PathBuf};
 
 use blockbox_files::open_regular;
 use blockbox_store::{Store, atomic};
-use blockbox_vmm::VmmError;
 use blockbox_vmm::kernel::{self, LIBRARY};
+use blockbox_vmm::{Arch, VmmError};
 use ocipull::{Digest, Image, Reference, Repository};
 use serde::Serialize;
 
 pub use error::Error;
 pub use wheel::PACKAGE;
 
+use crate::platform::platform_of;
 use archive::MAX_FILE;
 use digest::{digest_of, verify};
 use error::{Result, io_error};
@@ -73,11 +74,18 @@ impl std::str::FromStr for Source {
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct InstallOptions {
+    arch: Option<Arch>,
     digest: Option<Digest>,
     pull: ocipull::Options,
 }
 
 impl InstallOptions {
+    /// Sets the architecture of the machines that the kernel is for. Default: the host's.
+    pub fn arch(mut self, arch: Arch) -> Self {
+        self.arch = Some(arch);
+        self
+    }
+
     /// Refuses a file or download with another digest, or an image whose manifest has another
     /// digest.
     pub fn digest(mut self, digest: Digest) -> Self {
@@ -96,6 +104,8 @@ impl InstallOptions {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Installed {
+    /// The architecture of the machines that it is for.
+    pub arch: Arch,
     /// The library, or the kernel itself.
     pub path: PathBuf,
     /// The kernel's release, such as `6.12.68`; `None` for a file that is not a library.
@@ -126,12 +136,16 @@ pub fn install(
     // Temporary files are not swept up meanwhile.
     let _access = store.share()?;
     let folder = store.kernels();
+    let arch = options.arch.unwrap_or(Arch::HOST);
+    let path = installed(store, arch)?;
     let from_file = |file: &mut File, place: String| {
-        put(store, |output| archive::copy_library(file, &place, output))
+        put(&path, arch, |output| {
+            archive::copy_library(file, &place, output)
+        })
     };
     match source {
         Source::Package => {
-            let fetched = package::fetch(&folder, &options.pull)?;
+            let fetched = package::fetch(&folder, arch, &options.pull)?;
             let mut file = File::open(fetched.path()).map_err(io_error(fetched.path()))?;
             from_file(&mut file, PACKAGE.name.to_owned())?;
         }
@@ -171,8 +185,10 @@ pub fn install(
             from_file(&mut file, place)?;
         }
         Source::Image(reference) => {
-            let authentic = is_authentic(reference, &options.pull)?;
-            let image = Image::open(reference, &options.pull)?;
+            let mut pull = options.pull.clone();
+            pull.platform = platform_of(arch);
+            let authentic = is_authentic(reference, &pull)?;
+            let image = Image::open(reference, &pull)?;
             let place = reference.to_string();
             let digest = image.manifest_digest();
             match &options.digest {
@@ -183,28 +199,31 @@ pub fn install(
                     return Err(Error::NotConfirmed { place, digest });
                 }
             }
-            put(store, |output| {
+            put(&path, arch, |output| {
                 archive::copy_from_image(&image, &place, output)
             })?;
         }
     }
-    describe(&installed(store), true)
+    describe(&path, arch, true)
 }
 
-/// Returns the kernels that [`kernel::find`] checks, in its order: it uses the first valid one.
+/// Returns the kernels that [`kernel::find`] checks for each architecture, the host's first, in its
+/// order: it uses the first valid one.
 ///
 /// # Errors
 ///
 /// If a file cannot be read.
 pub fn list(store: &Store) -> Result<Vec<Installed>> {
-    let used = kernel::find(None, store.root()).ok();
-    let used = used.as_ref().map(|source| source.path());
-    let named = used.map(Path::to_owned).into_iter();
     let mut found: Vec<Installed> = Vec::new();
-    for path in named.chain(kernel::libraries(store.root())) {
-        if found.iter().all(|known| known.path != path) {
-            let is_used = used == Some(path.as_path());
-            found.push(describe(&path, is_used)?);
+    for arch in std::iter::once(Arch::HOST).chain(Arch::foreign()) {
+        let used = kernel::find(None, store.root(), arch).ok();
+        let used = used.as_ref().map(|source| source.path());
+        let named = used.map(Path::to_owned).into_iter();
+        for path in named.chain(kernel::libraries(store.root(), arch)) {
+            if found.iter().all(|known| known.path != path) {
+                let is_used = used == Some(path.as_path());
+                found.push(describe(&path, arch, is_used)?);
+            }
         }
     }
     Ok(found)
@@ -221,20 +240,22 @@ fn is_authentic(reference: &Reference, options: &ocipull::Options) -> Result<boo
     })
 }
 
-/// Returns the path of the store's library.
-fn installed(store: &Store) -> PathBuf {
-    store.kernels().join(LIBRARY)
+/// Returns the path of the store's library for `arch`, whose folder is made if it is missing.
+fn installed(store: &Store, arch: Arch) -> Result<PathBuf> {
+    let folder = kernel::folder(store.root(), arch);
+    std::fs::create_dir_all(&folder).map_err(io_error(&folder))?;
+    Ok(folder.join(LIBRARY))
 }
 
-/// Writes the store's library with `copy`. It is put in place only if it holds a kernel.
-fn put(store: &Store, copy: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
-    let path = installed(store);
-    atomic::write_file(&path, |file| {
+/// Writes the library at `path` with `copy`. It is put in place only if it holds a kernel for
+/// `arch`.
+fn put(path: &Path, arch: Arch, copy: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
+    atomic::write_file(path, |file| {
         copy(file.as_file_mut())?;
-        kernel::release(&file.path()).map_err(|error| match error {
+        kernel::release(&file.path(), arch).map_err(|error| match error {
             // Replaces the temporary name in the error.
             VmmError::BadKernel { reason, .. } => VmmError::BadKernel {
-                path: path.clone(),
+                path: path.to_owned(),
                 reason: reason.replace(&*file.path().to_string_lossy(), LIBRARY),
             },
             other => other,
@@ -243,13 +264,13 @@ fn put(store: &Store, copy: impl FnOnce(&mut File) -> Result<()>) -> Result<()> 
     })
 }
 
-fn describe(path: &Path, used: bool) -> Result<Installed> {
+fn describe(path: &Path, arch: Arch, used: bool) -> Result<Installed> {
     let mut file = File::open(path).map_err(io_error(path))?;
     let bytes = file.metadata().map_err(io_error(path))?.len();
     let digest = digest_of(&mut file).map_err(io_error(path))?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let release = match name.starts_with("libkrunfw") {
-        true => kernel::release(path).map(Some),
+        true => kernel::release(path, arch).map(Some),
         false => Ok(None),
     };
     let (release, problem) = match release {
@@ -257,6 +278,7 @@ fn describe(path: &Path, used: bool) -> Result<Installed> {
         Err(error) => (None, Some(error.to_string())),
     };
     Ok(Installed {
+        arch,
         path: path.to_owned(),
         release,
         digest: digest.to_string(),

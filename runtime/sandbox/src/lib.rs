@@ -99,7 +99,7 @@ pub use files::hold::Consistency;
 pub use launched::{Boot, Booted, Canceller, Completion};
 pub use monitor::Ended;
 pub use name::check_new_name as check_name;
-pub use platform::check_platform;
+pub use platform::{arch_of, check_platform, platform_of};
 pub use sandbox::Sandbox;
 pub use snapshot::{ForkOptions, Snapshot};
 pub use start::StartOptions;

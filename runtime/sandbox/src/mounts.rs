@@ -15,6 +15,7 @@ use blockbox_vmm::{Disk, Share, VmConfig};
 use crate::choice;
 use crate::error::{Error, Result};
 use crate::name::check_unused_volume_name;
+use crate::platform;
 use crate::volume::{DATA, Volume};
 
 /// The folder in a sandbox's folder that holds links to shared files of the host.
@@ -69,7 +70,8 @@ fn check_devices(spec: &Spec) -> Result<()> {
     // The image, and the writable disk or init's.
     let disks = 2 + usize::from(spec.network.is_connected());
     let devices = disks + device_count(&spec.mounts);
-    Ok(choice::of(&spec.machine).check_devices(devices)?)
+    let arch = platform::arch(&spec.machine);
+    Ok(choice::of(&spec.machine).check_devices(arch, devices)?)
 }
 
 /// Returns how many devices [`Lowered::new`] makes of these mounts.

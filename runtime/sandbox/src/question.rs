@@ -7,6 +7,7 @@ use blockbox_vmm::guest::{Connection, GuestError};
 
 use crate::error::{Error, Result};
 use crate::monitor::message::{Answer, Ask, FailureKind, Outcome};
+use crate::platform;
 
 /// The timeout of questions whose answer may take any time.
 pub(crate) const FOR_EVER: Duration = Duration::MAX;
@@ -51,7 +52,10 @@ pub(crate) fn answer(
         }
         .into(),
         FailureKind::Interrupted => Error::Interrupted,
-        FailureKind::NoQemu(program) => VmmError::QemuNotFound { program }.into(),
+        FailureKind::NoQemu(arch) => {
+            let arch = platform::emulated(arch);
+            VmmError::QemuNotFound { arch }.into()
+        }
         FailureKind::NoShareServer => VmmError::NoShareServer.into(),
         FailureKind::NoHypervisor(reason) => VmmError::NoHypervisor { reason }.into(),
         _ => Error::Monitor(failure.message),

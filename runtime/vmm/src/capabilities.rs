@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::device::{DiskFormat, MemoryBacking};
 use super::qemu::share;
-use super::{Accel, Choice, VmConfig, Vmm, VmmError, hypervisor, qcow2};
+use super::{Accel, Arch, Choice, VmConfig, Vmm, VmmError, hypervisor, qcow2};
 
 /// The capabilities of a monitor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -41,15 +41,21 @@ const KRUN_LINES: usize = if cfg!(target_arch = "x86_64") {
 /// The devices of every libkrun machine: balloon, random numbers, console and control port.
 const KRUN_OWN: usize = 4;
 
-/// The slots for virtio-mmio devices: `microvm` without ACPI, and `virt` (`NUM_VIRTIO_TRANSPORTS`).
-const QEMU_SLOTS: usize = if cfg!(target_arch = "x86_64") { 8 } else { 32 };
-
 /// The devices of every QEMU machine: random numbers, and console and control port in one.
 const QEMU_OWN: usize = 2;
 
+/// Returns the number of slots for virtio-mmio devices: of `microvm` without ACPI, and of `virt`
+/// (`NUM_VIRTIO_TRANSPORTS`).
+fn qemu_slots(arch: Arch) -> usize {
+    match arch {
+        Arch::X86_64 => 8,
+        Arch::Aarch64 => 32,
+    }
+}
+
 impl Vmm {
-    /// Returns the capabilities of this monitor on this host.
-    pub fn capabilities(self) -> Capabilities {
+    /// Returns the capabilities of this monitor on this host with machines of `arch`.
+    pub fn capabilities(self, arch: Arch) -> Capabilities {
         match self {
             Vmm::Libkrun => Capabilities {
                 devices: KRUN_LINES - KRUN_OWN,
@@ -63,7 +69,7 @@ impl Vmm {
             Vmm::Qemu { .. } => {
                 let share_server = share::server();
                 Capabilities {
-                    devices: QEMU_SLOTS - QEMU_OWN,
+                    devices: qemu_slots(arch) - QEMU_OWN,
                     shares: share_server.is_some(),
                     share_server,
                     memory_snapshots: true,
@@ -77,18 +83,20 @@ impl Vmm {
 }
 
 impl Choice {
-    /// Checks, without a trial boot, that a monitor of this host can have `asked` disks, network
-    /// cards and shares together.
+    /// Checks, without a trial boot, that a machine of `arch` can have `asked` disks, network
+    /// cards and shares together under a monitor of this host.
     ///
     /// # Errors
     ///
     /// [`VmmError::TooManyDevices`].
-    pub fn check_devices(self, asked: usize) -> Result<(), VmmError> {
-        let check = |vmm: Vmm| vmm.capabilities().check_devices(vmm, asked);
+    pub fn check_devices(self, arch: Arch, asked: usize) -> Result<(), VmmError> {
+        let check = |vmm: Vmm| vmm.capabilities(arch).check_devices(vmm, asked);
         let qemu = || check(Vmm::Qemu { accel: Accel::Tcg });
         match self {
             Choice::Libkrun => check(Vmm::Libkrun),
-            Choice::Auto if hypervisor::may_work() => check(Vmm::Libkrun).or_else(|_| qemu()),
+            Choice::Auto if arch.is_host() && hypervisor::may_work() => {
+                check(Vmm::Libkrun).or_else(|_| qemu())
+            }
             Choice::Auto | Choice::Qemu => qemu(),
         }
     }
@@ -155,7 +163,7 @@ mod tests {
     #[test]
     fn the_error_for_too_many_devices_names_the_limit() {
         for vmm in [QEMU, Vmm::Libkrun] {
-            let most = vmm.capabilities().devices;
+            let most = vmm.capabilities(Arch::HOST).devices;
             let mut config = VmConfig::new("/kernel", "/disk", "/upper");
             for number in config.disks.len()..most {
                 config = config.disk(Disk::raw(format!("d{number}"), "/extra"));
@@ -168,6 +176,24 @@ mod tests {
                 }
                 other => panic!("{other:?}"),
             }
+        }
+    }
+
+    #[test]
+    fn only_emulation_runs_a_machine_of_another_processor() {
+        let kvm = Vmm::Qemu { accel: Accel::Kvm };
+        for arch in Arch::foreign() {
+            let config = VmConfig::new("/kernel", "/disk", "/upper").arch(arch);
+            assert!(config.check(QEMU).is_ok());
+            for vmm in [kvm, Vmm::Libkrun] {
+                let refused = config.check(vmm);
+                assert!(
+                    matches!(refused, Err(VmmError::ForeignArch { arch: a, .. }) if a == arch),
+                    "{refused:?}"
+                );
+            }
+            let refused = Vmm::check(Choice::Libkrun, arch);
+            assert!(matches!(refused, Err(VmmError::ForeignArch { .. })));
         }
     }
 

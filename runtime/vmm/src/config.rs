@@ -5,12 +5,14 @@ use std::path::PathBuf;
 use blockbox_protocol::{IMAGE_SERIAL, INIT_SERIAL, UPPER_SERIAL};
 
 use super::device::{Disk, DiskFormat, MemoryBacking, NetworkCard, Share};
-use super::{Vmm, VmmError, device};
+use super::{Accel, Arch, Vmm, VmmError, device};
 
 /// The configuration of a machine.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct VmConfig {
+    /// The processor architecture. Default: the host's. The kernel and init are for it.
+    pub arch: Arch,
     /// The kernel, as [`kernel::locate`](crate::kernel::locate) returns it.
     pub kernel: PathBuf,
     /// The disks, `/dev/vda` first.
@@ -67,6 +69,7 @@ impl VmConfig {
 
     fn with_root(kernel: impl Into<PathBuf>, disk: impl Into<PathBuf>, root: Disk) -> Self {
         VmConfig {
+            arch: Arch::HOST,
             kernel: kernel.into(),
             disks: vec![Disk::vmdk(IMAGE_SERIAL, disk), root],
             networks: Vec::new(),
@@ -80,6 +83,13 @@ impl VmConfig {
             helper: None,
             console_log: None,
         }
+    }
+
+    /// Sets the processor architecture.
+    #[must_use]
+    pub fn arch(mut self, arch: Arch) -> Self {
+        self.arch = arch;
+        self
     }
 
     /// Adds a disk, `/dev/vdc` and so on.
@@ -113,7 +123,7 @@ impl VmConfig {
     ///
     /// # Errors
     ///
-    /// [`VmmError::DeviceName`]; [`VmmError::TooManyDevices`] and [`VmmError::Unsupported`] if the
+    /// [`VmmError::DeviceName`]; [`VmmError::ForeignArch`]; [`VmmError::TooManyDevices`] and [`VmmError::Unsupported`] if the
     /// monitor cannot run it; [`VmmError::NotADirectory`] if a share is not a folder.
     pub fn check(&self, vmm: Vmm) -> Result<(), VmmError> {
         device::check_names(&self.disks, &self.shares)?;
@@ -122,7 +132,11 @@ impl VmConfig {
                 return Err(VmmError::NotADirectory(share.path.clone()));
             }
         }
-        vmm.capabilities().check(vmm, self)
+        if !self.arch.is_host() && vmm != (Vmm::Qemu { accel: Accel::Tcg }) {
+            let arch = self.arch;
+            return Err(VmmError::ForeignArch { vmm, arch });
+        }
+        vmm.capabilities(self.arch).check(vmm, self)
     }
 
     /// Returns the kernel command line.
@@ -132,7 +146,8 @@ impl VmConfig {
             "quiet".to_owned(),
             "panic=-1".to_owned(),
             // libkrun's x86 machine ends on the keyboard controller's reset line. QEMU's microvm
-            // has no such controller, and ends on a triple fault.
+            // has no such controller, and ends on a triple fault. Arm machines end on a call of
+            // their firmware (PSCI), whatever this says.
             match vmm {
                 Vmm::Libkrun => "reboot=k",
                 Vmm::Qemu { .. } => "reboot=t",

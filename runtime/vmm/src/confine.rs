@@ -173,7 +173,7 @@ impl Rules {
                 }
             }
             Vmm::Qemu { .. } => {
-                let program = program::find()?;
+                let program = program::find(config.arch)?;
                 rules.read.push(program.clone());
                 rules.execute.push(program);
                 rules.execute.extend(LOADERS.map(PathBuf::from));

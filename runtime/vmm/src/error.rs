@@ -6,15 +6,20 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use super::Vmm;
+use super::{Arch, Vmm};
 
 /// An error of starting or controlling a VM.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum VmmError {
     /// There is no guest kernel on this host.
-    #[error("no guest kernel found (looked for {name} in {})", folders(searched))]
+    #[error(
+        "no guest kernel for {arch} found (looked for {name} in {})",
+        folders(searched)
+    )]
     KernelNotFound {
+        /// The architecture of the machine.
+        arch: Arch,
         /// The file name that was searched.
         name: &'static str,
         /// The folders searched.
@@ -35,10 +40,24 @@ pub enum VmmError {
         reason: String,
     },
     /// QEMU is not installed.
-    #[error("{program} not found")]
+    #[error("qemu-system-{arch} not found")]
     QemuNotFound {
-        /// The program that was searched in `PATH`.
-        program: String,
+        /// The architecture of the machine.
+        arch: Arch,
+    },
+    /// The monitor runs machines of the host's architecture only.
+    #[error("{vmm} cannot run a machine of another processor than the host's: {arch}")]
+    ForeignArch {
+        /// The monitor.
+        vmm: Vmm,
+        /// The architecture of the machine.
+        arch: Arch,
+    },
+    /// This program was built without an init for guests of an architecture.
+    #[error("this program was built without an init for {arch} guests")]
+    NoInit {
+        /// The architecture of the guest.
+        arch: Arch,
     },
     /// There is no program to start a VM through, see [`helper::locate`](crate::helper::locate).
     #[error(

@@ -31,12 +31,28 @@ pub use suspend::{Adoption, RunningCommand, Suspended};
 
 use blockbox_protocol::{PROTOCOL_VERSION, Request};
 
-use crate::Vm;
+use crate::{Arch, Vm, VmmError};
 use link::{Answer, Link, Peer};
 
-/// The guest's init, a static Linux executable for the host's architecture. It belongs at
-/// [`INIT_PATH`] on the writable disk, with mode 0755.
-pub static INIT: &[u8] = include_bytes!(env!("BLOCKBOX_INIT"));
+/// The guest's init for the host's architecture.
+static INIT: &[u8] = include_bytes!(env!("BLOCKBOX_INIT"));
+
+/// The guest's init for the other architecture; empty if this program was built without it.
+static FOREIGN_INIT: &[u8] = include_bytes!(env!("BLOCKBOX_FOREIGN_INIT"));
+
+/// Returns the init of guests of `arch`, a static Linux executable. It belongs at [`INIT_PATH`] on
+/// the writable disk, with mode 0755.
+///
+/// # Errors
+///
+/// [`VmmError::NoInit`] if this program was built without it.
+pub fn init(arch: Arch) -> Result<&'static [u8], VmmError> {
+    let init = if arch.is_host() { INIT } else { FOREIGN_INIT };
+    match init.is_empty() {
+        true => Err(VmmError::NoInit { arch }),
+        false => Ok(init),
+    }
+}
 
 /// [`blockbox_fsbench`] as a static Linux executable for the host's architecture: it runs in any
 /// image.

@@ -20,7 +20,7 @@ use super::helper::{self, Launch};
 use super::init_disk::write_init_disk;
 use super::kernel::Identity;
 use super::vm::Vm;
-use super::{Vmm, VmmError, krun, with_causes};
+use super::{Arch, Vmm, VmmError, krun, with_causes};
 
 /// How long to wait for the first message of the trial's init. With hardware virtualisation it
 /// takes a fraction of a second.
@@ -248,7 +248,7 @@ fn trial_disk() -> Result<tempfile::NamedTempFile, VmmError> {
     let what = "cannot make the disk of a trial VM";
     let disk = tempfile::NamedTempFile::new().map_err(VmmError::io(what))?;
     let file = disk.reopen().map_err(VmmError::io(what))?;
-    write_init_disk(file).map_err(VmmError::io(what))?;
+    write_init_disk(file, Arch::HOST)?;
     Ok(disk)
 }
 

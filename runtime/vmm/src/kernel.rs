@@ -2,7 +2,7 @@
 //!
 //! A kernel in libkrunfw is a bare memory image. On x86-64 it is wrapped in an ELF file with both
 //! entry points: the 64-bit one as `e_entry`, which libkrun jumps to, and the PVH one in a Xen
-//! note, which QEMU needs. On other architectures both monitors boot the image itself.
+//! note, which QEMU needs. On arm64 both monitors boot the image itself.
 
 mod stale;
 
@@ -16,13 +16,14 @@ use std::time::SystemTime;
 use blockbox_files::{NewFile, open_regular};
 use sha2::{Digest, Sha256};
 
-use super::VmmError;
+use super::elf::Library;
 use super::krunfw::{self, KernelImage};
+use super::{Arch, VmmError, pvh};
 
 pub use krunfw::LIBRARY;
 pub use stale::stale;
 
-/// The variable that names a kernel file, as `--kernel` does.
+/// The variable that names a kernel file for the host's architecture, as `--kernel` does.
 pub const KERNEL_VARIABLE: &str = "BLOCKBOX_KERNEL";
 
 /// The source of a guest kernel.
@@ -44,33 +45,44 @@ impl KernelSource {
     }
 }
 
-/// Finds a guest kernel: `explicit`, else `$BLOCKBOX_KERNEL`, else libkrunfw in `home/kernel`, next
-/// to the executable, or in the system's library folders. An explicit file may be a kernel or a
-/// libkrunfw.
+/// Finds a guest kernel for `arch`: `explicit`, else `$BLOCKBOX_KERNEL`, else libkrunfw in
+/// [`folder`], next to the executable, or in the system's library folders. An explicit file may be
+/// a kernel or a libkrunfw. For another architecture than the host's, only `explicit`, [`folder`]
+/// and the folder of that architecture's libraries count.
 ///
 /// # Errors
 ///
 /// [`VmmError::KernelNotFound`] with the folders that were searched; [`VmmError::BadKernel`] if an
-/// explicit file cannot be read.
-pub fn find(explicit: Option<&Path>, home: &Path) -> Result<KernelSource, VmmError> {
+/// explicit file cannot be read, or is for another architecture.
+pub fn find(explicit: Option<&Path>, home: &Path, arch: Arch) -> Result<KernelSource, VmmError> {
     let variable = std::env::var_os(KERNEL_VARIABLE)
-        .filter(|value| !value.is_empty())
+        .filter(|value| arch.is_host() && !value.is_empty())
         .map(PathBuf::from);
     if let Some(path) = explicit.map(Path::to_owned).or(variable) {
-        return classify(path);
+        return classify(path, arch);
     }
-    libraries(home)
+    libraries(home, arch)
         .next()
         .map(KernelSource::Libkrunfw)
         .ok_or_else(|| VmmError::KernelNotFound {
+            arch,
             name: LIBRARY,
-            searched: search_path(home),
+            searched: search_path(home, arch),
         })
 }
 
+/// Returns the folder of a store where kernels of `arch` are installed.
+pub fn folder(home: &Path, arch: Arch) -> PathBuf {
+    let kernels = home.join("kernel");
+    match arch.is_host() {
+        true => kernels,
+        false => kernels.join(arch.name()),
+    }
+}
+
 /// Returns every libkrunfw that [`find`] can find, beginning with the one that it returns.
-pub fn libraries(home: &Path) -> impl Iterator<Item = PathBuf> {
-    let folders = search_path(home).into_iter();
+pub fn libraries(home: &Path, arch: Arch) -> impl Iterator<Item = PathBuf> {
+    let folders = search_path(home, arch).into_iter();
     folders
         .map(|folder| folder.join(LIBRARY))
         .filter(|path| path.is_file())
@@ -83,19 +95,20 @@ pub fn libraries(home: &Path) -> impl Iterator<Item = PathBuf> {
 /// # Errors
 ///
 /// If the library holds no kernel, or the cache cannot be written.
-pub fn prepare(source: &KernelSource, cache: &Path) -> Result<PathBuf, VmmError> {
+pub fn prepare(source: &KernelSource, cache: &Path, arch: Arch) -> Result<PathBuf, VmmError> {
     let library = match source {
         KernelSource::File(path) => return Ok(path.clone()),
         KernelSource::Libkrunfw(path) => path,
     };
     let unreadable = || VmmError::io(format!("cannot read {}", library.display()));
     let identity = Identity::of(library).map_err(unreadable())?;
-    let seen = cache.join(format!("{SEEN_PREFIX}{identity}"));
+    let form = form(arch);
+    let seen = cache.join(format!("{SEEN_PREFIX}{form}-{identity}"));
     if let Some(kernel) = seen_before(&seen, cache) {
         return Ok(kernel);
     }
     let digest = digest_of(library).map_err(unreadable())?;
-    let name = format!("{KERNEL_PREFIX}{FORM}-{}", &digest[..32]);
+    let name = format!("{KERNEL_PREFIX}{form}-{}", &digest[..32]);
     let kernel = cache.join(&name);
     // If the note cannot be written, the next start reads the library again. A note on a file that
     // has just changed could also match another change within the same tick of the file system's
@@ -109,30 +122,26 @@ pub fn prepare(source: &KernelSource, cache: &Path) -> Result<PathBuf, VmmError>
         note();
         return Ok(kernel);
     }
-    let image = krunfw::kernel_of(library)?;
-    let bytes = bootable(&image).ok_or_else(|| VmmError::BadKernel {
-        path: library.clone(),
-        reason: "its kernel has no PVH entry point".to_owned(),
-    })?;
+    let bytes = bootable(krunfw::kernel_of(library, arch)?, library)?;
     store_once(&bytes, cache, &kernel)
         .map_err(VmmError::io(format!("cannot write {}", kernel.display())))?;
     note();
     Ok(kernel)
 }
 
-/// Returns the release of the kernel in the libkrunfw at `library`, such as `6.12.68`.
+/// Returns the release of the kernel of `arch` in the libkrunfw at `library`, such as `6.12.68`.
 ///
 /// # Errors
 ///
-/// [`VmmError::BadKernel`] if the library cannot be loaded here, or holds no kernel that can boot.
-pub fn release(library: &Path) -> Result<String, VmmError> {
-    let image = krunfw::kernel_of(library)?;
-    let bad = |reason: &str| VmmError::BadKernel {
+/// [`VmmError::BadKernel`] if the library cannot be read here, or holds no kernel that can boot.
+pub fn release(library: &Path, arch: Arch) -> Result<String, VmmError> {
+    let image = krunfw::kernel_of(library, arch)?;
+    let release = banner(image.bytes());
+    bootable(image, library)?;
+    release.ok_or_else(|| VmmError::BadKernel {
         path: library.to_owned(),
-        reason: reason.to_owned(),
-    };
-    bootable(&image).ok_or_else(|| bad("its kernel has no PVH entry point"))?;
-    banner(&image.bytes).ok_or_else(|| bad("its kernel does not say its version"))
+        reason: "its kernel does not say its version".to_owned(),
+    })
 }
 
 /// Returns the release in the first banner in `kernel`, as in `/proc/version`.
@@ -160,17 +169,23 @@ fn seen_before(seen: &Path, cache: &Path) -> Option<PathBuf> {
 /// # Errors
 ///
 /// Those of both.
-pub fn locate(explicit: Option<&Path>, home: &Path, cache: &Path) -> Result<PathBuf, VmmError> {
-    prepare(&find(explicit, home)?, cache)
+pub fn locate(
+    explicit: Option<&Path>,
+    home: &Path,
+    cache: &Path,
+    arch: Arch,
+) -> Result<PathBuf, VmmError> {
+    prepare(&find(explicit, home, arch)?, cache, arch)
 }
 
-/// The form of a prepared kernel. It is a part of the file's name, so that another version does not
-/// use files of another form.
-const FORM: &str = if cfg!(target_arch = "x86_64") {
-    "elf1"
-} else {
-    "raw1"
-};
+/// Returns the form of a prepared kernel. It is a part of the file's name, so that another version
+/// does not use files of another form.
+fn form(arch: Arch) -> &'static str {
+    match arch {
+        Arch::X86_64 => "elf1",
+        Arch::Aarch64 => "raw1",
+    }
+}
 
 /// The prefix of the names of prepared kernels.
 const KERNEL_PREFIX: &str = "kernel-";
@@ -219,7 +234,7 @@ impl fmt::Display for Identity {
             modified: (modified, modified_ns),
             changed: (changed, changed_ns),
         } = self;
-        write!(f, "{FORM}-{device:x}-{inode:x}-{size:x}")?;
+        write!(f, "{device:x}-{inode:x}-{size:x}")?;
         write!(
             f,
             "-{modified:x}.{modified_ns:x}-{changed:x}.{changed_ns:x}"
@@ -227,7 +242,7 @@ impl fmt::Display for Identity {
     }
 }
 
-fn classify(path: PathBuf) -> Result<KernelSource, VmmError> {
+fn classify(path: PathBuf, arch: Arch) -> Result<KernelSource, VmmError> {
     let bad = |reason: String| VmmError::BadKernel {
         path: path.clone(),
         reason,
@@ -245,6 +260,9 @@ fn classify(path: PathBuf) -> Result<KernelSource, VmmError> {
     if !is_kernel(&head) {
         return Err(bad("it is not a kernel".to_owned()));
     }
+    if let Some(found) = arch_of(&head).filter(|found| *found != arch) {
+        return Err(bad(format!("it is for {found} machines, not {arch}")));
+    }
     Ok(KernelSource::File(path))
 }
 
@@ -254,16 +272,30 @@ const HEAD: u64 = 0x206;
 /// Returns whether a file that begins with `head` can be a kernel: an ELF file, a bzImage, an arm64
 /// image, or a compressed one.
 fn is_kernel(head: &[u8]) -> bool {
-    let has = |at: usize, magic: &[u8]| {
-        let end = at.saturating_add(magic.len());
-        head.get(at..end) == Some(magic)
-    };
-    has(0, b"\x7fELF") || has(0x202, b"HdrS") || has(0x38, b"ARM\x64") || has(0, b"\x1f\x8b")
+    let compressed = head.starts_with(b"\x1f\x8b");
+    compressed || head.starts_with(b"\x7fELF") || arch_of(head).is_some()
+}
+
+/// Returns the architecture of a kernel that begins with `head`, if that shows.
+fn arch_of(head: &[u8]) -> Option<Arch> {
+    let has = |(at, magic): (usize, &[u8])| head.get(at..).is_some_and(|h| h.starts_with(magic));
+    if let Some(library) = Library::parse(head) {
+        library.arch()
+    } else if has((0x202, b"HdrS")) {
+        Some(Arch::X86_64)
+    } else {
+        has(krunfw::ARM64_MAGIC).then_some(Arch::Aarch64)
+    }
 }
 
 /// Returns the folders that are searched for libkrunfw, in order.
-pub(super) fn search_path(home: &Path) -> Vec<PathBuf> {
-    let mut folders = vec![home.join("kernel")];
+pub(super) fn search_path(home: &Path, arch: Arch) -> Vec<PathBuf> {
+    let mut folders = vec![folder(home, arch)];
+    let of_arch = PathBuf::from(format!("/usr/lib/{arch}-linux-gnu"));
+    if !arch.is_host() {
+        folders.push(of_arch);
+        return folders;
+    }
     if let Some(folder) = std::env::current_exe()
         .ok()
         .as_deref()
@@ -272,7 +304,6 @@ pub(super) fn search_path(home: &Path) -> Vec<PathBuf> {
         folders.push(folder.to_owned());
         folders.push(folder.join("../lib"));
     }
-    let arch = std::env::consts::ARCH;
     folders.extend(
         [
             "/usr/local/lib64",
@@ -285,7 +316,7 @@ pub(super) fn search_path(home: &Path) -> Vec<PathBuf> {
         ]
         .map(PathBuf::from),
     );
-    folders.push(PathBuf::from(format!("/usr/lib/{arch}-linux-gnu")));
+    folders.push(of_arch);
     folders
 }
 
@@ -323,14 +354,19 @@ fn store_once(bytes: &[u8], folder: &Path, kernel: &Path) -> io::Result<()> {
     }
 }
 
-#[cfg(not(target_arch = "x86_64"))]
-fn bootable(image: &KernelImage) -> Option<Vec<u8>> {
-    Some(image.bytes.clone())
-}
-
-#[cfg(target_arch = "x86_64")]
-fn bootable(image: &KernelImage) -> Option<Vec<u8>> {
-    super::pvh::wrap(image.load_address, image.entry, &image.bytes)
+/// Returns the kernel out of `library` in the form that both monitors boot.
+fn bootable(image: KernelImage, library: &Path) -> Result<Vec<u8>, VmmError> {
+    match image {
+        KernelImage::Arm64(bytes) => Ok(bytes),
+        KernelImage::X86 {
+            load_address,
+            entry,
+            bytes,
+        } => pvh::wrap(load_address, entry, &bytes).ok_or_else(|| VmmError::BadKernel {
+            path: library.to_owned(),
+            reason: "its kernel has no PVH entry point".to_owned(),
+        }),
+    }
 }
 
 #[cfg(test)]
@@ -348,10 +384,12 @@ mod tests {
             (Vec::new(), false),
             (b"\x7fELF\x02\x01\x01".to_vec(), true),
             ([vec![0; 0x202], b"HdrS".to_vec()].concat(), true),
+            // For another processor.
+            ([vec![0; 0x38], b"ARM\x64".to_vec()].concat(), false),
         ];
         for (bytes, is_one) in cases {
             fs::write(&path, &bytes).unwrap();
-            let found = find(Some(&path), folder.path());
+            let found = find(Some(&path), folder.path(), Arch::X86_64);
             assert_eq!(found.is_ok(), is_one, "{found:?}");
         }
     }
@@ -381,7 +419,7 @@ mod tests {
         let library = library(folder.path(), b"not a library");
         let source = KernelSource::Libkrunfw(library.clone());
         assert!(matches!(
-            prepare(&source, &cache),
+            prepare(&source, &cache, Arch::HOST),
             Err(VmmError::BadKernel { .. })
         ));
 
@@ -389,16 +427,19 @@ mod tests {
         fs::create_dir(&cache).unwrap();
         let kernel = cache.join("kernel-x");
         fs::write(&kernel, b"kernel").unwrap();
-        let seen = |library| cache.join(format!("seen-{}", Identity::of(library).unwrap()));
+        let seen = |library| {
+            let identity = Identity::of(library).unwrap();
+            cache.join(format!("seen-{}-{identity}", form(Arch::HOST)))
+        };
         fs::write(seen(&library), "kernel-x").unwrap();
-        assert_eq!(prepare(&source, &cache).unwrap(), kernel);
+        assert_eq!(prepare(&source, &cache, Arch::HOST).unwrap(), kernel);
 
         // A note that leads out of the folder is not followed.
         fs::write(seen(&library), "kernel-x/../../libkrunfw.so.5").unwrap();
-        assert!(prepare(&source, &cache).is_err());
+        assert!(prepare(&source, &cache, Arch::HOST).is_err());
         fs::write(seen(&library), "kernel-x").unwrap();
         fs::write(&library, b"another").unwrap();
-        assert!(prepare(&source, &cache).is_err());
+        assert!(prepare(&source, &cache, Arch::HOST).is_err());
     }
 
     #[test]

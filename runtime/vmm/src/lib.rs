@@ -10,11 +10,13 @@
 //! Once the VM runs, [`guest::Session`] communicates with the guest's init.
 
 mod alias;
+mod arch;
 mod capabilities;
 mod config;
 pub mod confine;
 mod console;
 mod device;
+mod elf;
 mod error;
 mod events;
 pub mod guest;
@@ -27,7 +29,6 @@ mod krun;
 mod krunfw;
 mod probe;
 pub mod process;
-#[cfg(target_arch = "x86_64")]
 mod pvh;
 pub mod qcow2;
 mod qemu;
@@ -42,6 +43,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+pub use arch::Arch;
 pub use capabilities::Capabilities;
 pub use config::VmConfig;
 pub(crate) use console::Console;
@@ -49,7 +51,7 @@ pub use device::{Disk, DiskFormat, MemoryBacking, NetworkCard, Share, SharedMemo
 pub use error::{VmmError, with_causes};
 pub use events::VmEvent;
 pub use init_disk::write_init_disk;
-pub use probe::{HostReport, probe};
+pub use probe::{Emulation, HostReport, probe};
 pub use qmp::Qmp;
 pub use save::{Difference, MachineIdentity};
 pub use vm::{Vm, VmExit};
@@ -92,7 +94,7 @@ impl Accel {
 pub enum Vmm {
     /// libkrun, in a child process of this executable.
     Libkrun,
-    /// `qemu-system-…` from `PATH` (or `$BLOCKBOX_QEMU`).
+    /// `qemu-system-…` from `PATH` (or `$BLOCKBOX_QEMU`, for the host's architecture).
     Qemu {
         /// The accelerator.
         accel: Accel,
@@ -121,21 +123,24 @@ pub enum Choice {
 }
 
 impl Vmm {
-    /// Resolves a choice on this host. A trial boot of `kernel` through `helper` (see
-    /// [`VmConfig::helper`]) tests whether hardware virtualisation works; its result is cached in
-    /// the folder `cache`.
+    /// Resolves a choice for machines of `arch` on this host. A trial boot of `kernel` through
+    /// `helper` (see [`VmConfig::helper`]) tests whether hardware virtualisation works; its result
+    /// is cached in the folder `cache`. Only QEMU runs machines of another architecture than the
+    /// host's, by software emulation.
     ///
     /// # Errors
     ///
     /// [`VmmError::NoHypervisor`] if libkrun is requested and cannot work here;
+    /// [`VmmError::ForeignArch`] if it is requested for another architecture;
     /// [`VmmError::QemuNotFound`] if QEMU would be used and is not installed.
     pub fn choose(
         choice: Choice,
+        arch: Arch,
         kernel: &Path,
         cache: &Path,
         helper: Option<&Path>,
     ) -> Result<Vmm, VmmError> {
-        Vmm::choose_telling(choice, kernel, cache, helper, &mut |_| ())
+        Vmm::choose_telling(choice, arch, kernel, cache, helper, &mut |_| ())
     }
 
     /// As [`Vmm::choose`], and calls `on_wait` before a trial, which may take seconds.
@@ -145,16 +150,21 @@ impl Vmm {
     /// As for [`Vmm::choose`].
     pub fn choose_telling(
         choice: Choice,
+        arch: Arch,
         kernel: &Path,
         cache: &Path,
         helper: Option<&Path>,
         on_wait: &mut hypervisor::OnWait<'_>,
     ) -> Result<Vmm, VmmError> {
+        if !arch.is_host() {
+            Self::check(choice, arch)?;
+            return Ok(Vmm::Qemu { accel: Accel::Tcg });
+        }
         let verdict = match choice {
             Choice::Libkrun => hypervisor::verdict_anew(kernel, cache, helper, on_wait),
             Choice::Auto | Choice::Qemu => hypervisor::verdict(kernel, cache, helper, on_wait),
         };
-        let qemu = |accel| qemu::program::find().map(|_| Vmm::Qemu { accel });
+        let qemu = |accel| qemu::program::find(arch).map(|_| Vmm::Qemu { accel });
         match (choice, verdict) {
             (Choice::Auto | Choice::Libkrun, hypervisor::Verdict::Works) => Ok(Vmm::Libkrun),
             (Choice::Libkrun, hypervisor::Verdict::Fails { reason }) => {
@@ -167,15 +177,24 @@ impl Vmm {
         }
     }
 
-    /// Checks a choice as far as possible without a trial boot.
+    /// Checks a choice for machines of `arch` as far as possible without a trial boot.
     ///
     /// # Errors
     ///
     /// As for [`Vmm::choose`], which may also fail if this does not.
-    pub fn check(choice: Choice) -> Result<(), VmmError> {
+    pub fn check(choice: Choice, arch: Arch) -> Result<(), VmmError> {
+        if !arch.is_host() {
+            return match choice {
+                Choice::Libkrun => Err(VmmError::ForeignArch {
+                    vmm: Vmm::Libkrun,
+                    arch,
+                }),
+                Choice::Auto | Choice::Qemu => qemu::program::find(arch).map(drop),
+            };
+        }
         match (choice, hypervisor::device()) {
             (Choice::Libkrun, Err(reason)) => Err(VmmError::NoHypervisor { reason }),
-            (Choice::Qemu, _) | (Choice::Auto, Err(_)) => qemu::program::find().map(drop),
+            (Choice::Qemu, _) | (Choice::Auto, Err(_)) => qemu::program::find(arch).map(drop),
             (Choice::Libkrun | Choice::Auto, Ok(())) => Ok(()),
         }
     }

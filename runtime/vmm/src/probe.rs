@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::confine::Confinement;
 use super::hypervisor::{self, Verdict};
 use super::qemu::program;
-use super::{Accel, Capabilities, Vmm, kernel, with_causes};
+use super::{Accel, Arch, Capabilities, Vmm, VmmError, guest, kernel, with_causes};
 
 /// The capabilities of this host.
 #[derive(Debug, Clone, Serialize)]
@@ -16,8 +16,8 @@ use super::{Accel, Capabilities, Vmm, kernel, with_causes};
 pub struct HostReport {
     /// The operating system, in Rust's naming.
     pub os: &'static str,
-    /// The processor architecture, in Rust's naming.
-    pub arch: &'static str,
+    /// The processor architecture.
+    pub arch: Arch,
     /// The hypervisor's name: KVM or HVF.
     pub hypervisor_name: &'static str,
     /// Whether hardware virtualisation works, with the reason if it does not.
@@ -38,6 +38,46 @@ pub struct HostReport {
     pub capabilities: BTreeMap<&'static str, Capabilities>,
     /// How the processes of VMs and gateways can be confined.
     pub confinement: Confinement,
+    /// What there is to emulate machines of other architectures with.
+    pub emulated: Vec<Emulation>,
+}
+
+/// What there is to emulate machines of an architecture with.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct Emulation {
+    /// The architecture.
+    pub arch: Arch,
+    /// The QEMU program, if there is one.
+    pub qemu: Option<PathBuf>,
+    /// The file of the guest kernel, if there is one.
+    pub kernel: Option<PathBuf>,
+    /// Whether this program has an init for such guests.
+    pub init: bool,
+    /// Why no such machine can boot, if so.
+    pub problem: Option<String>,
+}
+
+impl Emulation {
+    fn of(arch: Arch, home: &Path, cache: &Path) -> Self {
+        let qemu = program::find(arch);
+        let source = kernel::find(None, home, arch);
+        let init = guest::init(arch).map(drop);
+        let mut report = Self {
+            arch,
+            qemu: qemu.as_ref().ok().cloned(),
+            kernel: source.as_ref().ok().map(|source| source.path().to_owned()),
+            init: init.is_ok(),
+            problem: None,
+        };
+        let complete = || -> Result<(), VmmError> {
+            qemu?;
+            kernel::prepare(&source?, cache, arch)?;
+            init
+        };
+        report.problem = complete().err().map(|error| with_causes(&error));
+        report
+    }
 }
 
 /// Determines the capabilities of this host. `kernel`, `home`, `cache` and `helper` are those of
@@ -48,11 +88,11 @@ pub fn probe(
     cache: &Path,
     helper: Option<&Path>,
 ) -> HostReport {
-    let source = kernel::find(kernel, home);
+    let source = kernel::find(kernel, home, Arch::HOST);
     let prepared = source
         .as_ref()
         .ok()
-        .map(|source| kernel::prepare(source, cache));
+        .map(|source| kernel::prepare(source, cache, Arch::HOST));
     let hypervisor = match &prepared {
         Some(Ok(kernel)) => hypervisor::verdict(kernel, cache, helper, &mut |_| ()),
         _ => match hypervisor::device() {
@@ -62,7 +102,7 @@ pub fn probe(
             },
         },
     };
-    let qemu = program::find().ok();
+    let qemu = program::find(Arch::HOST).ok();
     let kernel_usable = matches!(prepared, Some(Ok(_)));
     let kernel_problem = match &prepared {
         Some(Err(error)) => Some(with_causes(error)),
@@ -74,14 +114,15 @@ pub fn probe(
         (Verdict::Fails { .. }, Some(_)) => Some("qemu (tcg)".to_owned()),
         (Verdict::Fails { .. }, None) => None,
     };
-    let mut capabilities = BTreeMap::from([("libkrun", Vmm::Libkrun.capabilities())]);
+    let mut capabilities = BTreeMap::from([("libkrun", Vmm::Libkrun.capabilities(Arch::HOST))]);
     if qemu.is_some() {
         let accel = Accel::Tcg;
-        capabilities.insert("qemu", Vmm::Qemu { accel }.capabilities());
+        let qemu = Vmm::Qemu { accel };
+        capabilities.insert("qemu", qemu.capabilities(Arch::HOST));
     }
     HostReport {
         os: std::env::consts::OS,
-        arch: std::env::consts::ARCH,
+        arch: Arch::HOST,
         hypervisor_name: if cfg!(target_os = "macos") {
             "HVF"
         } else {
@@ -90,11 +131,14 @@ pub fn probe(
         hypervisor,
         kernel: source.ok().map(|source| source.path().to_owned()),
         kernel_problem,
-        kernel_searched: kernel::search_path(home),
+        kernel_searched: kernel::search_path(home, Arch::HOST),
         qemu_version: qemu.as_deref().and_then(|qemu| program::version(qemu).ok()),
         qemu,
         chosen,
         capabilities,
         confinement: Confinement::of_host(),
+        emulated: Arch::foreign()
+            .map(|arch| Emulation::of(arch, home, cache))
+            .collect(),
     }
 }

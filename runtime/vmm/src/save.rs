@@ -186,13 +186,13 @@ impl Vm {
         };
         // `--version` would take as long as everything else that QEMU does before the machine runs.
         let version = version(&qmp.execute("query-version", json!({}), CHANGE_TIME)?);
-        let cpu = match args::cpu(accel) {
+        let cpu = match args::cpu(accel, self.arch()) {
             "host" => format!("{} {}", accel.name(), host_cpu()),
             model => format!("{} {model}", accel.name()),
         };
         Ok(MachineIdentity {
             qemu: version,
-            machine: args::machine_type().to_owned(),
+            machine: args::machine_type(self.arch()).to_owned(),
             cpu,
             protocol: PROTOCOL_VERSION,
         })

@@ -22,7 +22,7 @@ use super::events::{Events, VmEvent, Watch};
 use super::helper::{self, Launch};
 use super::process::Process;
 use super::qmp::Qmp;
-use super::{Disk, MemoryBacking, VmConfig, Vmm, VmmError, handoff, streams};
+use super::{Arch, Disk, MemoryBacking, VmConfig, Vmm, VmmError, handoff, streams};
 use share_server::Server;
 
 /// How a VM's process ended. This says neither how the command in the guest ended nor whether the
@@ -37,6 +37,7 @@ pub struct VmExit {
 #[derive(Debug)]
 pub struct Vm {
     vmm: Vmm,
+    arch: Arch,
     channel: UnixStream,
     /// The report of the VM's process, once it was read.
     confinement: OnceLock<Option<Confinement>>,
@@ -129,6 +130,7 @@ impl Vm {
         let writable = config.disks.iter().filter(|disk| !disk.read_only);
         let hold: Vec<_> = writable.map(|disk| disk.path.as_path()).collect();
         let mut vm = Self::spawn(vmm, &launch, &helper, &hold, ends, &files)?;
+        vm.arch = config.arch;
         vm.servers = servers;
         let disks = config.disks.iter().enumerate();
         vm.removable = disks
@@ -189,6 +191,7 @@ impl Vm {
             .map_err(VmmError::io(format!("cannot start {}", helper.display())))?;
         Ok(Vm {
             vmm,
+            arch: Arch::HOST,
             channel,
             confinement: OnceLock::new(),
             console: Console::capture(ends.console, ends.log),
@@ -204,6 +207,11 @@ impl Vm {
     /// Returns the monitor that runs this VM.
     pub fn vmm(&self) -> Vmm {
         self.vmm
+    }
+
+    /// Returns the processor architecture of this VM.
+    pub(crate) fn arch(&self) -> Arch {
+        self.arch
     }
 
     /// Returns the host's end of the control channel, which closes when the VM ends. Waits until

@@ -14,13 +14,22 @@ const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// One suite of Debian's archive, with apt state separate from the machine's.
 pub(crate) struct Archive {
     state: PathBuf,
+    /// `None` is this machine's.
+    architecture: Option<&'static str>,
 }
 
 impl Archive {
     /// Opens `suite`, fetching its package lists.
     pub(crate) fn open(suite: &str) -> Result<Self> {
+        Self::open_for(suite, None)
+    }
+
+    /// As [`open`](Self::open), for packages of another architecture than this machine's.
+    pub(crate) fn open_for(suite: &str, architecture: Option<&'static str>) -> Result<Self> {
+        let name = architecture.map_or(suite.to_owned(), |other| format!("{suite}-{other}"));
         let archive = Self {
-            state: shell::target(&format!("apt/{suite}")),
+            state: shell::target(&format!("apt/{name}")),
+            architecture,
         };
         for folder in ["lists/partial", "archives/partial"] {
             fs::create_dir_all(archive.state.join(folder))?;
@@ -93,6 +102,10 @@ impl Archive {
         ] {
             let path = self.state.join(value);
             apt.arg("-o").arg(format!("{key}={}", path.display()));
+        }
+        for key in ["Architecture", "Architectures"] {
+            let other = self.architecture.iter();
+            apt.args(other.flat_map(|other| ["-o".to_owned(), format!("APT::{key}={other}")]));
         }
         apt.args([
             "-o",

@@ -30,7 +30,13 @@ pub(crate) fn guest_kernel() -> PathBuf {
     shell::target("kernel").join(LIBRARY)
 }
 
-/// Copies the system's libkrunfw, or the one of PyPI, to [`guest_kernel`].
+/// Returns where [`install`] puts the library for arm64 guests of an x86-64 host.
+fn arm64_kernel() -> PathBuf {
+    shell::target("kernel/aarch64").join(LIBRARY)
+}
+
+/// Copies the system's libkrunfw, or the one of PyPI, to [`guest_kernel`], and fetches the one of
+/// the processor that tests emulate.
 pub(super) fn install() -> Result<bool> {
     let kernel = guest_kernel();
     if !kernel.exists() {
@@ -48,22 +54,33 @@ pub(super) fn install() -> Result<bool> {
             println!(
                 "setup: fetching the guest kernel: no {LIBRARY} here, PyPI's microsandbox carries it"
             );
-            fetch(&folder, &kernel)?;
+            fetch(&kernel, std::env::consts::ARCH)?;
         } else {
             println!("setup: no pip to fetch {LIBRARY} with, which holds the guest kernel");
             return Ok(false);
         }
     }
     println!("setup: guest kernel: {}", version(&kernel)?);
+    if cfg!(all(target_os = "linux", target_arch = "x86_64")) {
+        let kernel = arm64_kernel();
+        if !kernel.exists() {
+            if python_with_pip().is_none() {
+                println!("setup: no pip to fetch {LIBRARY} for arm64 with");
+                return Ok(false);
+            }
+            println!("setup: fetching the guest kernel for arm64");
+            fetch(&kernel, "aarch64")?;
+        }
+        println!("setup: guest kernel for arm64: {}", version(&kernel)?);
+    }
     Ok(true)
 }
 
 /// Returns whether [`install`] would need pip and there is none.
 pub(super) fn needs_pip() -> bool {
-    cfg!(target_os = "linux")
-        && !guest_kernel().exists()
-        && system().is_none()
-        && python_with_pip().is_none()
+    let own = guest_kernel().exists() || system().is_some();
+    let other = cfg!(not(target_arch = "x86_64")) || arm64_kernel().exists();
+    cfg!(target_os = "linux") && !(own && other) && python_with_pip().is_none()
 }
 
 fn system() -> Option<PathBuf> {
@@ -73,15 +90,22 @@ fn system() -> Option<PathBuf> {
         .find(|path| path.exists())
 }
 
-fn fetch(folder: &Path, kernel: &Path) -> Result<()> {
+/// Fetches the library for `arch` from PyPI to the file `kernel`.
+fn fetch(kernel: &Path, arch: &str) -> Result<()> {
+    let folder = kernel.parent().context("a folder for the kernel")?;
+    fs::create_dir_all(folder)?;
     let requirements = folder.join("requirements.txt");
     fs::write(&requirements, WHEEL)?;
     let unpacked = folder.join("wheel");
-    let arguments = ["--require-hashes".as_ref(), "--requirement".as_ref()];
-    wheel(
-        &[&arguments[..], &[requirements.as_os_str()]].concat(),
-        &unpacked,
-    )?;
+    let platform = format!("manylinux_2_28_{arch}");
+    let arguments = [
+        "--require-hashes".as_ref(),
+        "--platform".as_ref(),
+        platform.as_ref(),
+        "--requirement".as_ref(),
+        requirements.as_os_str(),
+    ];
+    wheel(&arguments, &unpacked)?;
     let library = find(&unpacked.join("microsandbox/_bundled/lib"), |name| {
         name.starts_with(LIBRARY)
     })?;

@@ -1,4 +1,5 @@
-//! Oracles whose versions in stable distributions are too old for blockbox's images.
+//! Oracles whose versions in stable distributions are too old for blockbox's images, and a program
+//! of another processor for its guests.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -31,7 +32,18 @@ pub(super) fn install() -> Result<bool> {
     }
     let version = shell::output(Command::new(bin.join("fsck.erofs")).arg("--version"))?;
     println!("setup: {}", version.lines().next().unwrap_or_default());
+    arm64()?;
     Ok(true)
+}
+
+/// Unpacks a busybox of arm64 into `target/oracles/arm64`: what runs in emulated guests of tests.
+fn arm64() -> Result<()> {
+    let root = shell::target("oracles/arm64");
+    if !root.join("bin/busybox").exists() {
+        println!("setup: unpacking busybox for arm64 from Debian 12");
+        Archive::open_for("bookworm", Some("arm64"))?.unpack(&["busybox-static"], &root)?;
+    }
+    Ok(())
 }
 
 fn unpack(bin: &Path) -> Result<()> {

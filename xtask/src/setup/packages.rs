@@ -27,11 +27,10 @@ const NEEDS: &[Need] = &[
         "qemu-system-x86",
         "the VMM where libkrun cannot run, and the outer machine of vm-test",
     ),
-    #[cfg(target_arch = "aarch64")]
     need(
         "qemu-system-aarch64",
         "qemu-system-arm",
-        "the VMM where libkrun cannot run",
+        "the VMM of arm64 guests where libkrun cannot run",
     ),
     need(
         "busybox",

@@ -35,12 +35,14 @@ pub(super) fn install() -> Result<bool> {
     Ok(complete)
 }
 
-/// Adds the targets that the guest's init is smallest for. Returns `false` if one is missing, and
-/// init is larger.
+/// Adds the targets that the guest's init is built for: those that it is smallest for, also for
+/// guests whose processor QEMU emulates. Returns `false` if one is missing, and init is larger, or
+/// there is none for the other processor.
 pub(crate) fn guest_targets() -> bool {
-    let targets = ["linux-musl", "none"];
-    let targets = targets.map(|system| format!("{}-unknown-{system}", std::env::consts::ARCH));
+    let targets = ["x86_64", "aarch64"]
+        .map(|arch| ["linux-musl", "none"].map(|system| format!("{arch}-unknown-{system}")));
     let missing: Vec<_> = targets
+        .as_flattened()
         .iter()
         .filter(|target| !has_target(target))
         .collect();

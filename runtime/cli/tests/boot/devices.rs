@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use blockbox::guest::Boot;
-use blockbox::vmm::{Disk, NetworkCard, Share};
+use blockbox::vmm::{Arch, Disk, NetworkCard, Share};
 use testkit::skip;
 
 use super::guest::{Guest, monitor};
@@ -69,7 +69,7 @@ fn further_disks_and_a_network_card_reach_the_guest() {
 #[test]
 fn shares_show_the_hosts_folders() {
     let vmm = monitor();
-    if !vmm.capabilities().shares {
+    if !vmm.capabilities(Arch::HOST).shares {
         skip("there is no virtiofsd");
         return;
     }

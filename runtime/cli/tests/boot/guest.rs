@@ -8,10 +8,10 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use blockbox::guest::{
-    Boot, Event, Exec, ExecSpec, ExitStatus, INIT, INIT_PATH, PRIVATE_DIR, Session, Stream,
+    self, Boot, Event, Exec, ExecSpec, ExitStatus, INIT_PATH, PRIVATE_DIR, Session, Stream,
     UPPER_DIR, WORK_DIR,
 };
-use blockbox::vmm::{Accel, Vm, VmConfig, Vmm, kernel};
+use blockbox::vmm::{Accel, Arch, Vm, VmConfig, Vmm, kernel};
 use testkit::{made, oracle, skip};
 
 pub(crate) const BOOT_TIME: Duration = Duration::from_secs(60);
@@ -177,7 +177,10 @@ pub(crate) fn guest_kernel() -> Option<PathBuf> {
     let library = made("kernel/libkrunfw.so.5");
     let library = library.exists().then_some(library);
     let scratch = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let found = kernel::locate(library.as_deref(), scratch, &scratch.join("kernels"));
+    let found = {
+        let cache = scratch.join("kernels");
+        kernel::locate(library.as_deref(), scratch, &cache, Arch::HOST)
+    };
     match found {
         Ok(kernel) => Some(kernel),
         Err(error) => {
@@ -253,8 +256,9 @@ pub(crate) fn writable_disk(path: &Path) {
             .unwrap();
     }
     let (private, init) = disk.make_parents(INIT_PATH.as_bytes(), &ours).unwrap();
-    disk.add_file(private, init, ours, INIT, Some(INIT.len() as u64))
-        .unwrap();
+    let program = guest::init(Arch::HOST).unwrap();
+    let size = Some(program.len() as u64);
+    disk.add_file(private, init, ours, program, size).unwrap();
     disk.finish().unwrap();
 }
 

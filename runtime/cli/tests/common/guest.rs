@@ -5,11 +5,14 @@ use std::path::Path;
 use std::process::{Child, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use testkit::{TarBuilder, oracle};
 
 use super::Blockbox;
 use super::layout::{Compression, Layout};
+
+/// The kernel of arm64 guests, below cargo's target folder and below a store.
+pub(crate) const ARM64_KERNEL: &str = "kernel/aarch64/libkrunfw.so.5";
 
 /// A timeout that suffices on a busy machine.
 pub(crate) const LONG: Duration = Duration::from_secs(120);
@@ -86,6 +89,37 @@ impl Guest {
             "qemu-system-x86_64"
         })?;
         let busybox = std::fs::read(oracle("busybox")?.get_program()).unwrap();
+        Some(Self::of_busybox(
+            busybox,
+            Layout::new().config(config),
+            tars,
+        ))
+    }
+
+    /// Pulls an arm64 image; `None` if it cannot be booted here.
+    pub(crate) fn arm64() -> Option<Self> {
+        if !cfg!(target_arch = "x86_64") {
+            testkit::skip("an arm64 host emulates no arm64 machine");
+            return None;
+        }
+        oracle("qemu-system-aarch64")?;
+        let made = ["oracles/arm64/bin/busybox", ARM64_KERNEL].map(testkit::made);
+        if let Some(missing) = made.iter().find(|path| !path.exists()) {
+            testkit::skip(&format!("no {} (cargo xtask setup)", missing.display()));
+            return None;
+        }
+        let [busybox, kernel] = made;
+        let layout = Layout::new().architecture("arm64").config(json!({}));
+        let guest = Self::of_busybox(std::fs::read(busybox).unwrap(), layout, Vec::new());
+        let installed = guest.blockbox.home().join(ARM64_KERNEL);
+        std::fs::create_dir_all(installed.parent().unwrap()).unwrap();
+        std::fs::copy(kernel, installed).unwrap();
+        Some(guest)
+    }
+
+    /// Pulls an image with this busybox, and more layers.
+    fn of_busybox(busybox: Vec<u8>, layout: Layout, tars: Vec<Vec<u8>>) -> Self {
+        let platform = format!("linux/{}", layout.architecture);
         let mut tar = TarBuilder::new()
             .dir("./")
             .dir("bin")
@@ -100,25 +134,23 @@ impl Guest {
             .file("etc/group", "root:x:0:\napp:x:1000:\nextra:x:2000:app\n")
             .file("etc/motd", "from the image\n");
         for applet in [
-            "sh", "cat", "echo", "wc", "id", "env", "pwd", "kill", "grep", "awk", "sleep",
+            "sh", "cat", "echo", "wc", "id", "env", "pwd", "kill", "grep", "awk", "sleep", "uname",
         ] {
             tar = tar.link(format!("bin/{applet}"), "bin/busybox");
         }
-        let layout = Layout::new()
-            .layer(&tar.finish(), Compression::Gzip)
-            .config(config);
+        let layout = layout.layer(&tar.finish(), Compression::Gzip);
         let layers = tars
             .iter()
             .fold(layout, |layout, tar| layout.layer(tar, Compression::Gzip));
         let layout = layers.finish();
         let blockbox = Blockbox::new();
         let image = layout.reference();
-        blockbox.ok(["pull", "-q", &image]);
-        Some(Self {
+        blockbox.ok(["pull", "-q", "--platform", &platform, &image]);
+        Self {
             blockbox,
             layout,
             image,
-        })
+        }
     }
 
     pub(crate) fn run(&self, options: &[&str], command: &[&str], input: &str) -> Output {

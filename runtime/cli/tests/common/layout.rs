@@ -22,7 +22,7 @@ pub(crate) struct Layout {
     layers: Vec<Value>,
     diff_ids: Vec<String>,
     config: Value,
-    architecture: &'static str,
+    pub(crate) architecture: &'static str,
 }
 
 impl Layout {

@@ -6,6 +6,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod emulated;
 mod interrupted;
 mod lost;
 

@@ -3,8 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use blockbox_vmm::VmmError;
 use blockbox_vmm::kernel::LIBRARY;
+use blockbox_vmm::{Arch, VmmError};
 use ocipull::Digest;
 
 use super::wheel::PACKAGE;
@@ -64,12 +64,17 @@ pub enum Error {
         reason: String,
     },
     /// There is no known package with a kernel for this kind of host.
-    #[error("no package with a guest kernel is known for {os} {arch}", os = std::env::consts::OS, arch = std::env::consts::ARCH)]
-    NoPackage,
-    /// The Python index lists no file of the package for this kind of host with one of the known
+    #[error("no package with a guest kernel is known for {os} {arch}", os = std::env::consts::OS)]
+    NoPackage {
+        /// The architecture of the machines.
+        arch: Arch,
+    },
+    /// The Python index lists no file of the package for the architecture with one of the known
     /// digests.
-    #[error("{address}: no file of {package} for this host with the digest that is known", package = PACKAGE.name)]
+    #[error("{address}: no file of {package} for {arch} with the digest that is known", package = PACKAGE.name)]
     NotListed {
+        /// The architecture.
+        arch: Arch,
         /// The page of the index.
         address: String,
     },

@@ -7,6 +7,7 @@
 use std::fs::File;
 
 use blockbox_convert::path;
+use blockbox_vmm::Arch;
 use ocipull::Digest;
 
 use super::archive::MAX_FILE;
@@ -31,10 +32,11 @@ pub(super) fn address() -> String {
     }
 }
 
-/// Downloads the package's file for this kind of host, with one of the digests `known`, to `wheel`.
+/// Downloads the package's file for `arch`, with one of the digests `known`, to `wheel`.
 pub(super) fn download(
     index: &str,
     known: &[Digest],
+    arch: Arch,
     wheel: &mut File,
     options: &ocipull::Options,
 ) -> Result<()> {
@@ -48,9 +50,9 @@ pub(super) fn download(
     let page = String::from_utf8_lossy(&page);
     let listed = known
         .iter()
-        .find_map(|digest| Some((link_to(&page, digest)?, digest)));
+        .find_map(|digest| Some((link_to(&page, digest, arch)?, digest)));
     let Some((link, expected)) = listed else {
-        return Err(Error::NotListed { address });
+        return Err(Error::NotListed { arch, address });
     };
     let file = resolve(&address, link);
     let actual = ocipull::download(&file, wheel, MAX_FILE, options)?;
@@ -65,10 +67,10 @@ pub(super) fn known(requirements: &str) -> Vec<Digest> {
     hashes.filter_map(|hash| hash.parse().ok()).collect()
 }
 
-/// Returns the link in `page` to a file for this kind of host with this digest.
-fn link_to<'a>(page: &'a str, digest: &Digest) -> Option<&'a str> {
+/// Returns the link in `page` to a file for `arch` with this digest.
+fn link_to<'a>(page: &'a str, digest: &Digest, arch: Arch) -> Option<&'a str> {
     let mark = format!("#sha256={}", digest.hex());
-    let platform = format!("_{}.whl", std::env::consts::ARCH);
+    let platform = format!("_{arch}.whl");
     page.match_indices(&mark).find_map(|(end, _)| {
         let before = page.get(..end)?;
         let start = before.rfind(['"', '\''])?;
@@ -127,7 +129,13 @@ mod tests {
 
     fn fetched(index: &str, known: &[Digest]) -> Result<Vec<u8>> {
         let mut wheel = tempfile::tempfile().unwrap();
-        download(index, known, &mut wheel, &ocipull::Options::default())?;
+        download(
+            index,
+            known,
+            Arch::HOST,
+            &mut wheel,
+            &ocipull::Options::default(),
+        )?;
         wheel.rewind().unwrap();
         let mut bytes = Vec::new();
         wheel.read_to_end(&mut bytes).unwrap();

@@ -7,10 +7,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use blockbox_store::atomic::NewFolder;
+use blockbox_vmm::Arch;
 
 use super::error::{Error, Result, io_error};
 use super::index;
 use super::wheel::REQUIREMENTS;
+
+/// The beginning of the tag of its wheels for Linux, which ends with the architecture.
+const TAG: &str = "manylinux_2_28";
 
 /// A wheel in a temporary folder, which is removed when this is dropped.
 pub(super) struct Fetched {
@@ -24,23 +28,21 @@ impl Fetched {
     }
 }
 
-/// Fetches the package into a temporary folder in `folder`.
-pub(super) fn fetch(folder: &Path, options: &ocipull::Options) -> Result<Fetched> {
-    if !cfg!(all(
-        target_os = "linux",
-        any(target_arch = "x86_64", target_arch = "aarch64")
-    )) {
-        return Err(Error::NoPackage);
+/// Fetches the package for `arch` into a temporary folder in `folder`.
+pub(super) fn fetch(folder: &Path, arch: Arch, options: &ocipull::Options) -> Result<Fetched> {
+    if !cfg!(target_os = "linux") {
+        return Err(Error::NoPackage { arch });
     }
     let folder = blockbox_store::atomic::temporary_folder(folder)?;
     let wheel = match python_with_pip() {
-        Some(python) => by_pip(python, &folder)?,
+        Some(python) => by_pip(python, &folder, arch)?,
         None => {
             let path = folder.path().join("wheel");
             let mut wheel = File::create(&path).map_err(io_error(&path))?;
             index::download(
                 &index::address(),
                 &index::known(REQUIREMENTS),
+                arch,
                 &mut wheel,
                 options,
             )?;
@@ -54,7 +56,7 @@ pub(super) fn fetch(folder: &Path, options: &ocipull::Options) -> Result<Fetched
 }
 
 /// Downloads the package with pip to a folder in `folder`, and returns the file.
-fn by_pip(python: &str, folder: &NewFolder) -> Result<PathBuf> {
+fn by_pip(python: &str, folder: &NewFolder, arch: Arch) -> Result<PathBuf> {
     let mut requirements =
         tempfile::NamedTempFile::new_in(folder).map_err(io_error(folder.path()))?;
     requirements
@@ -68,6 +70,7 @@ fn by_pip(python: &str, folder: &NewFolder) -> Result<PathBuf> {
         .args(["--disable-pip-version-check", "--no-input"])
         .args(["--only-binary=:all:", "--require-hashes", "--requirement"])
         .arg(requirements.path())
+        .args(["--platform", &format!("{TAG}_{arch}")])
         .arg("--dest")
         .arg(&download)
         .stdin(Stdio::null())

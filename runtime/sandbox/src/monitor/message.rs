@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use blockbox_protocol::WindowSize;
-use blockbox_store::spec::{Signal, Spec};
+use blockbox_store::spec::{Arch, Signal, Spec};
 use blockbox_store::state::{State, Status};
 use serde::{Deserialize, Serialize};
 
@@ -185,8 +185,8 @@ pub(crate) enum FailureKind {
     Interrupted,
     /// Another sandbox has the name.
     Exists,
-    /// QEMU is needed, and this program of it is not installed.
-    NoQemu(String),
+    /// QEMU is needed, and its program for this architecture is not installed.
+    NoQemu(Arch),
     /// libkrun was requested, and cannot work here, for this reason.
     NoHypervisor(String),
     /// QEMU needs virtiofsd to share folders, and it is not installed.

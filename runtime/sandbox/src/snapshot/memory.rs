@@ -107,6 +107,7 @@ impl Saved {
 /// Returns what a running machine has since its boot and the other specification does not match.
 pub(super) fn difference(saved: &Spec, spec: &Spec) -> Option<&'static str> {
     let differs = [
+        ("processor", saved.machine.arch != spec.machine.arch),
         ("CPUs", saved.machine.cpus != spec.machine.cpus),
         ("memory", saved.machine.memory != spec.machine.memory),
         ("kernel", saved.machine.kernel != spec.machine.kernel),

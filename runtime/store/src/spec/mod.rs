@@ -158,11 +158,25 @@ pub enum VmmChoice {
     Qemu,
 }
 
+/// The processor architecture of a sandbox's machine, by OCI's names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Arch {
+    /// 64-bit x86.
+    Amd64,
+    /// 64-bit Arm.
+    Arm64,
+}
+
 /// The virtual machine that a sandbox boots in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
 pub struct Machine {
+    /// The processor architecture to emulate; `None` is the host's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub arch: Option<Arch>,
     /// The virtual machine monitor.
     pub vmm: VmmChoice,
     /// The number of virtual CPUs.
@@ -182,6 +196,7 @@ impl Default for Machine {
     /// Returns a machine with two CPUs and 1 GiB of memory.
     fn default() -> Self {
         Self {
+            arch: None,
             vmm: VmmChoice::Auto,
             cpus: 2,
             memory: 1 << 30,

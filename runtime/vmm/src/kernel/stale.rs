@@ -15,14 +15,14 @@ const ABANDONED: Duration = Duration::from_secs(3600);
 const TEMPORARY_PREFIX: &str = ".tmp";
 
 /// Returns the files in the folder `cache` that are no longer needed: kernels other than `current`,
-/// as [`locate`](super::locate) returns it, and the notes on their libraries; a cached result about
-/// the hypervisor of another boot or kernel; temporary files of killed processes. If `current` is
-/// `None`, kernels are not included.
+/// as [`locate`](super::locate) returns them, the host's first, and the notes on their libraries; a
+/// cached result about the hypervisor of another boot or kernel; temporary files of killed
+/// processes. If `current` is empty, kernels are not included.
 ///
 /// # Errors
 ///
 /// If the folder cannot be read.
-pub fn stale(cache: &Path, current: Option<&Path>) -> Result<Vec<PathBuf>, VmmError> {
+pub fn stale(cache: &Path, current: &[PathBuf]) -> Result<Vec<PathBuf>, VmmError> {
     let failed = |path: &Path| VmmError::io(format!("cannot read {}", path.display()));
     let entries = match fs::read_dir(cache) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -34,13 +34,14 @@ pub fn stale(cache: &Path, current: Option<&Path>) -> Result<Vec<PathBuf>, VmmEr
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let is_stale = if name.starts_with(TEMPORARY_PREFIX) {
             is_abandoned(&path)
-        } else if let Some(current) = current {
+        } else if let [host, ..] = current {
             if name.starts_with(KERNEL_PREFIX) {
-                path != current
+                !current.contains(&path)
             } else if name.starts_with(SEEN_PREFIX) {
-                !fs::read_to_string(&path).is_ok_and(|kernel| cache.join(kernel) == current)
+                let noted = fs::read_to_string(&path).map(|kernel| cache.join(kernel));
+                !noted.is_ok_and(|kernel| current.contains(&kernel))
             } else {
-                name == hypervisor::FILE && !hypervisor::is_current(current, cache)
+                name == hypervisor::FILE && !hypervisor::is_current(host, cache)
             }
         } else {
             false
@@ -76,6 +77,8 @@ mod tests {
             ("kernel-elf0-old", "kernel"),
             ("seen-old", "kernel-elf0-old"),
             ("seen-new", "kernel-elf1-new"),
+            ("kernel-raw1-new", "kernel of the other architecture"),
+            ("seen-other", "kernel-raw1-new"),
             (
                 "hypervisor.json",
                 r#"{"key":"another boot","verdict":"works"}"#,
@@ -90,12 +93,13 @@ mod tests {
         let abandoned = fs::File::options().write(true).open(path(".tmpAbC"));
         abandoned.unwrap().set_modified(long_ago).unwrap();
 
-        let current = path("kernel-elf1-new");
-        assert_eq!(
-            stale(folder.path(), Some(&current)).unwrap(),
-            [".tmpAbC", "hypervisor.json", "kernel-elf0-old", "seen-old"].map(path)
-        );
-        assert_eq!(stale(folder.path(), None).unwrap(), [path(".tmpAbC")]);
-        assert!(stale(&path("missing"), None).unwrap().is_empty());
+        let both = ["kernel-elf1-new", "kernel-raw1-new"].map(path);
+        let old = [".tmpAbC", "hypervisor.json", "kernel-elf0-old", "seen-old"].map(path);
+        assert_eq!(stale(folder.path(), &both).unwrap(), old);
+        let other = ["kernel-raw1-new", "seen-other"].map(path);
+        let more = stale(folder.path(), &both[..1]).unwrap();
+        assert!(old.iter().chain(&other).all(|path| more.contains(path)));
+        assert_eq!(stale(folder.path(), &[]).unwrap(), [path(".tmpAbC")]);
+        assert!(stale(&path("missing"), &[]).unwrap().is_empty());
     }
 }

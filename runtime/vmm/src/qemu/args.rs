@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::super::device::{Disk, MemoryBacking, text};
-use super::super::{Accel, VmConfig, VmmError, streams};
+use super::super::{Accel, Arch, VmConfig, VmmError, streams};
 
 /// An argument.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,7 +31,7 @@ pub(super) fn args(
     cmdline: &str,
     balloon: bool,
 ) -> Result<Vec<Arg>, VmmError> {
-    let mut args = Args::default();
+    let mut args = Args::new(config.arch);
     args.machine(config, accel)?;
     args.option("-kernel", text(&config.kernel)?);
     args.option("-append", cmdline);
@@ -42,7 +42,7 @@ pub(super) fn args(
     let console = format!("file,id=console,path={}", streams::STDOUT_PATH);
     args.option("-chardev", console);
     args.option("-chardev", "socket,id=control,fd=0");
-    args.option("-device", "virtio-serial-device,max_ports=2");
+    args.virtio("virtio-serial-device,max_ports=2");
     args.option("-device", "virtconsole,chardev=console");
     args.option(
         "-device",
@@ -62,10 +62,7 @@ pub(super) fn args(
         );
         let [a, b, c, d, e, f] = card.mac;
         let mac = format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}");
-        args.option(
-            "-device",
-            format!("virtio-net-device,netdev=net{index},mac={mac}"),
-        );
+        args.virtio(&format!("virtio-net-device,netdev=net{index},mac={mac}"));
     }
     for (index, share) in config.shares.iter().enumerate() {
         args.file(
@@ -73,17 +70,14 @@ pub(super) fn args(
             format!("socket,id=share{index},fd="),
             1 + config.networks.len() + index,
         );
-        args.option(
-            "-device",
-            format!(
-                "vhost-user-fs-device,chardev=share{index},tag={}",
-                share.tag
-            ),
-        );
+        let tag = &share.tag;
+        args.virtio(&format!(
+            "vhost-user-fs-device,chardev=share{index},tag={tag}"
+        ));
     }
-    args.option("-device", "virtio-rng-device");
+    args.virtio("virtio-rng-device");
     if balloon {
-        args.option("-device", "virtio-balloon-device,free-page-reporting=on");
+        args.virtio("virtio-balloon-device,free-page-reporting=on");
     }
     if config.confine && cfg!(target_os = "linux") {
         args.option("-sandbox", SANDBOX);
@@ -92,28 +86,54 @@ pub(super) fn args(
         args.option("-incoming", "defer");
     }
     for flag in ["-nodefaults", "-no-user-config", "-no-reboot"] {
-        args.0.push(Arg::Text(flag.to_owned()));
+        args.list.push(Arg::Text(flag.to_owned()));
     }
-    Ok(args.0)
+    Ok(args.list)
 }
 
-#[derive(Default)]
-struct Args(Vec<Arg>);
+struct Args {
+    list: Vec<Arg>,
+    arch: Arch,
+    /// The number of slots for virtio devices that are in use.
+    slots: usize,
+}
 
 impl Args {
+    fn new(arch: Arch) -> Self {
+        Self {
+            list: Vec::new(),
+            arch,
+            slots: 0,
+        }
+    }
+
     fn option(&mut self, name: &str, value: impl Into<String>) {
-        self.0.push(Arg::Text(name.to_owned()));
-        self.0.push(Arg::Text(value.into()));
+        self.list.push(Arg::Text(name.to_owned()));
+        self.list.push(Arg::Text(value.into()));
+    }
+
+    /// Adds a virtio device in the next slot, so that Linux finds the devices in this order.
+    fn virtio(&mut self, device: &str) {
+        let slot = self.slots;
+        self.slots += 1;
+        match self.arch {
+            Arch::X86_64 => self.option("-device", device),
+            // `virt` gives away its slots from the one with the highest address on, and Linux
+            // begins with the lowest.
+            Arch::Aarch64 => {
+                self.option("-device", format!("{device},bus=virtio-mmio-bus.{slot}"));
+            }
+        }
     }
 
     fn file(&mut self, name: &str, value: String, index: usize) {
-        self.0.push(Arg::Text(name.to_owned()));
-        self.0.push(Arg::File(value, index));
+        self.list.push(Arg::Text(name.to_owned()));
+        self.list.push(Arg::File(value, index));
     }
 
     fn machine(&mut self, config: &VmConfig, accel: Accel) -> Result<(), VmmError> {
         let memory = memory_object(config)?;
-        let mut machine = machine_type().to_owned();
+        let mut machine = machine_type(self.arch).to_owned();
         if let MemoryBacking::Shared(_) = &config.memory {
             let size = config.memory_mib;
             self.file(
@@ -133,8 +153,8 @@ impl Args {
             machine.push_str(MEMORY);
         }
         self.option("-machine", machine);
-        self.option("-accel", accelerator(accel));
-        self.option("-cpu", cpu(accel));
+        self.option("-accel", accelerator(accel, self.arch));
+        self.option("-cpu", cpu(accel, self.arch));
         self.option("-smp", config.cpus.to_string());
         self.option("-m", format!("{}M", config.memory_mib));
         Ok(())
@@ -152,10 +172,9 @@ impl Args {
         // If the host's disk is full, the guest is paused; other errors are reported to the guest.
         let errors = "werror=enospc,rerror=report";
         let serial = &disk.serial;
-        self.option(
-            "-device",
-            format!("virtio-blk-device,drive=disk{index},serial={serial},{errors}"),
-        );
+        self.virtio(&format!(
+            "virtio-blk-device,drive=disk{index},serial={serial},{errors}"
+        ));
         Ok(())
     }
 }
@@ -208,30 +227,36 @@ fn memory_object(config: &VmConfig) -> Result<Option<serde_json::Value>, VmmErro
 }
 
 /// Returns the accelerator.
-fn accelerator(accel: Accel) -> &'static str {
-    match accel {
+fn accelerator(accel: Accel, arch: Arch) -> &'static str {
+    match (accel, arch) {
         // The CPUs of an emulated guest take turns in one thread. With a thread each, one may
         // continue to run translated code that another CPU has patched since, and Linux, which
         // patches its own code whenever a static key changes, dies of a stale breakpoint (within
         // seconds if a socket option changes a key that traffic on the other CPU checks).
-        Accel::Tcg => "tcg,thread=single",
-        other => other.name(),
+        (Accel::Tcg, Arch::X86_64) => "tcg,thread=single",
+        // Linux patches arm64 code without breakpoints: either instruction is right at any time.
+        (Accel::Tcg, Arch::Aarch64) => "tcg,thread=multi",
+        (other, _) => other.name(),
     }
 }
 
 /// Returns the CPU model that the guest sees.
-pub(crate) fn cpu(accel: Accel) -> &'static str {
-    if accel == Accel::Tcg { "max" } else { "host" }
+pub(crate) fn cpu(accel: Accel, arch: Arch) -> &'static str {
+    match (accel, arch) {
+        (Accel::Tcg, Arch::X86_64) => "max",
+        // The algorithm of the architecture to sign pointers takes most of an emulated guest's time.
+        (Accel::Tcg, Arch::Aarch64) => "max,pauth-impdef=on",
+        _ => "host",
+    }
 }
 
-pub(crate) fn machine_type() -> &'static str {
-    if cfg!(target_arch = "x86_64") {
+pub(crate) fn machine_type(arch: Arch) -> &'static str {
+    match arch {
         // Without ACPI, the devices are named on the kernel command line, and the kernel needs no
         // ACPI interpreter.
-        "microvm,acpi=off,isa-serial=off,rtc=on,auto-kernel-cmdline=on"
-    } else {
+        Arch::X86_64 => "microvm,acpi=off,isa-serial=off,rtc=on,auto-kernel-cmdline=on",
         // The newest supported interrupt controller: a hypervisor offers only the host's.
-        "virt,gic-version=max"
+        Arch::Aarch64 => "virt,gic-version=max",
     }
 }
 
@@ -241,7 +266,6 @@ mod tests {
 
     use super::*;
 
-    #[cfg(target_arch = "x86_64")]
     fn lines(config: &VmConfig) -> String {
         let args = args(config, Accel::Tcg, "quiet", true).unwrap();
         let mut text = String::new();
@@ -258,25 +282,34 @@ mod tests {
     }
 
     #[test]
-    fn emulated_cpus_share_one_thread() {
-        assert_eq!(accelerator(Accel::Tcg), "tcg,thread=single");
-        assert_eq!(accelerator(Accel::Kvm), "kvm");
+    fn emulated_x86_cpus_share_one_thread() {
+        assert_eq!(accelerator(Accel::Tcg, Arch::X86_64), "tcg,thread=single");
+        assert_eq!(accelerator(Accel::Kvm, Arch::X86_64), "kvm");
     }
 
-    #[test]
-    #[cfg(target_arch = "x86_64")]
-    fn every_device_has_its_arguments() {
+    /// Returns a machine of `arch` with a device of each kind.
+    fn machine(arch: Arch) -> VmConfig {
         use std::os::unix::net::UnixStream;
 
         use crate::{DiskFormat, NetworkCard, Share};
 
         let (socket, _other) = UnixStream::pair().unwrap();
-        let config = VmConfig::new("/kernel", "/image/disk.vmdk", "/upper,with=comma.ext4")
+        VmConfig::new("/kernel", "/image/disk.vmdk", "/upper,with=comma.ext4")
+            .arch(arch)
             .disk(Disk::raw("data", "/data.img").read_only())
             .disk(Disk::raw("cow", "/cow.qcow2").format(DiskFormat::Qcow2))
             .network(NetworkCard::new(socket, [2, 0, 0, 0, 0, 10]))
-            .share(Share::new("work", "/work"));
-        insta::assert_snapshot!(lines(&config));
+            .share(Share::new("work", "/work"))
+    }
+
+    #[test]
+    fn every_device_has_its_arguments() {
+        insta::assert_snapshot!(lines(&machine(Arch::X86_64)));
+    }
+
+    #[test]
+    fn devices_of_an_arm64_machine_are_in_slots_of_their_order() {
+        insta::assert_snapshot!(lines(&machine(Arch::Aarch64)));
     }
 
     #[test]

@@ -36,11 +36,13 @@ pub(super) fn machine(
     files: usize,
     rules: Option<Rules>,
 ) -> Result<Machine, VmmError> {
-    let room = Vmm::Qemu { accel }.capabilities().has_room(config);
+    let room = Vmm::Qemu { accel }
+        .capabilities(config.arch)
+        .has_room(config);
     // Returning a page of a file would punch a hole into the file.
     let balloon = room && config.memory == MemoryBacking::Private;
     Ok(Machine {
-        program: program::find()?,
+        program: program::find(config.arch)?,
         args: args::args(config, accel, cmdline, balloon)?,
         files,
         parent: std::process::id(),

@@ -4,22 +4,18 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::super::VmmError;
+use super::super::{Arch, VmmError};
 
-/// The variable that names a QEMU program outside of `PATH`.
+/// The variable that names the QEMU program of the host's architecture outside of `PATH`.
 const QEMU_VARIABLE: &str = "BLOCKBOX_QEMU";
 
-fn program_name() -> String {
-    format!("qemu-system-{}", std::env::consts::ARCH)
-}
-
-/// Returns the QEMU to use.
-pub(crate) fn find() -> Result<PathBuf, VmmError> {
-    if let Some(path) = std::env::var_os(QEMU_VARIABLE).filter(|value| !value.is_empty()) {
+/// Returns the QEMU to use for machines of `arch`.
+pub(crate) fn find(arch: Arch) -> Result<PathBuf, VmmError> {
+    let named = std::env::var_os(QEMU_VARIABLE).filter(|value| arch.is_host() && !value.is_empty());
+    if let Some(path) = named {
         return Ok(path.into());
     }
-    let program = program_name();
-    in_path(&program).ok_or(VmmError::QemuNotFound { program })
+    in_path(&format!("qemu-system-{arch}")).ok_or(VmmError::QemuNotFound { arch })
 }
 
 /// Returns the first file with this name in the folders of `PATH`.
