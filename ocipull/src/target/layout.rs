@@ -24,15 +24,19 @@ impl LayoutSink {
         let marker = dir.join("oci-layout");
         if !marker.exists() {
             fs::create_dir_all(&dir).map_err(io(&dir))?;
-            let mut files = fs::read_dir(&dir).map_err(io(&dir))?;
-            if files.next().is_some() {
-                let problem = SourceProblem::Missing {
-                    kind: "an OCI image layout",
-                    file: "oci-layout".to_owned(),
-                };
-                return Err(Error::InvalidSource { path: dir, problem });
+            let _lock = lock(&dir)?;
+            // Another process may have created it meanwhile.
+            if !marker.exists() {
+                let mut files = fs::read_dir(&dir).map_err(io(&dir))?;
+                if files.next().is_some() {
+                    let problem = SourceProblem::Missing {
+                        kind: "an OCI image layout",
+                        file: "oci-layout".to_owned(),
+                    };
+                    return Err(Error::InvalidSource { path: dir, problem });
+                }
+                replace(&marker, LAYOUT.as_bytes())?;
             }
-            replace(&marker, LAYOUT.as_bytes())?;
         }
         let blobs = dir.join("blobs/sha256");
         fs::create_dir_all(&blobs).map_err(io(&blobs))?;
@@ -48,10 +52,7 @@ impl LayoutSink {
     /// Replaces the entry of this name in `index.json`, and keeps the others.
     fn add(&self, new: Value) -> Result<(), Error> {
         // Other processes may add images at the same time.
-        let folder = File::open(&self.dir).map_err(io(&self.dir))?;
-        #[cfg(unix)]
-        rustix::fs::flock(&folder, rustix::fs::FlockOperation::LockExclusive)
-            .map_err(|error| io(&self.dir)(error.into()))?;
+        let lock = lock(&self.dir)?;
         let path = self.dir.join("index.json");
         let mut index = match fs::read(&path) {
             Ok(bytes) if bytes.len() as u64 > MAX_MANIFEST => {
@@ -80,7 +81,7 @@ impl LayoutSink {
         entries.push(new);
         index["manifests"] = Value::Array(entries);
         replace(&path, index.to_string().as_bytes())?;
-        drop(folder);
+        drop(lock);
         Ok(())
     }
 
@@ -128,6 +129,15 @@ impl Sink for LayoutSink {
         self.manifest(digest, media_type, bytes)?;
         self.add(entry(digest, media_type, bytes.len(), self.tag.as_deref()))
     }
+}
+
+/// Excludes other processes that change the layout, until the file is dropped.
+fn lock(dir: &Path) -> Result<File, Error> {
+    let folder = File::open(dir).map_err(io(dir))?;
+    #[cfg(unix)]
+    rustix::fs::flock(&folder, rustix::fs::FlockOperation::LockExclusive)
+        .map_err(|error| io(dir)(error.into()))?;
+    Ok(folder)
 }
 
 fn io(path: &Path) -> impl FnOnce(io::Error) -> Error {

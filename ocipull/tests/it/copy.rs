@@ -55,6 +55,29 @@ fn two_platforms() -> (Layout, Value) {
 }
 
 #[test]
+fn several_that_create_one_layout_at_once_all_add_their_image() {
+    let source = Layout::of(&[Layer::new(&tar("a", 1_000), GZIP)]);
+    let source = format!("oci:{}", source.path().display());
+    let folder = tempfile::tempdir().unwrap();
+    for round in 0..10 {
+        let target = folder.path().join(format!("new{round}"));
+        let add = |number: usize| {
+            let target = format!("oci:{}:v{number}", target.display());
+            copied(&source, &target, &options())
+        };
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..6).map(|n| scope.spawn(move || add(n))).collect();
+            for thread in threads {
+                thread.join().unwrap().unwrap();
+            }
+        });
+        let index = fs::read(target.join("index.json")).unwrap();
+        let index: Value = serde_json::from_slice(&index).unwrap();
+        assert_eq!(index["manifests"].as_array().unwrap().len(), 6);
+    }
+}
+
+#[test]
 fn everything_that_a_name_leads_to_is_copied_and_every_digest_stays() {
     let Some(registry) = Registry::start() else {
         return;

@@ -161,7 +161,11 @@ impl Unpacker<'_> {
         match &entry.what {
             What::File(map) => {
                 let file = self.create(&name).map_err(|e| e.of(&path, fail))?;
-                contents(&file, map, source, &path)?;
+                if let Err(error) = contents(&file, map, source, &path) {
+                    // What lacks bytes must not look like the whole file.
+                    let _ = rustix::fs::unlinkat(self.directory_fd(), &name[..], AtFlags::empty());
+                    return Err(error);
+                }
                 self.done.bytes = self.done.bytes.saturating_add(map.size);
                 self.describe(&file, &attributes).map_err(Error::io(&path))
             }

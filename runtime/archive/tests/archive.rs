@@ -140,6 +140,21 @@ fn files_replace_files_and_directories_keep_their_entries() {
 }
 
 #[test]
+fn a_file_that_is_cut_off_is_not_left_behind() {
+    let target = tempfile::tempdir().unwrap();
+    let tar = TarBuilder::new()
+        .file("whole", "contents")
+        .file("part", vec![1; 100_000])
+        .finish();
+    let cut = &tar[..50_000];
+    let error = unpack(target.path(), cut, UnpackOptions::untrusted()).unwrap_err();
+    assert!(matches!(error, Error::Archive(_)), "{error:?}");
+    let left = fs::read_dir(target.path()).unwrap();
+    let left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["whole"]);
+}
+
+#[test]
 fn nothing_outside_of_the_target_is_made_changed_or_linked() {
     let outer = tempfile::tempdir().unwrap();
     let target = outer.path().join("target");

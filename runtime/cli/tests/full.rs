@@ -11,8 +11,9 @@ use std::process::{Command, Stdio};
 
 use common::Blockbox;
 use common::guest::{Guest, signal, text, until};
+use common::layout::{Compression, Layout};
 use serde_json::{Value, json};
-use testkit::SmallDisk;
+use testkit::{SmallDisk, TarBuilder, noise};
 
 fn full() -> File {
     File::options().write(true).open("/dev/full").unwrap()
@@ -36,6 +37,56 @@ fn output_that_cannot_be_written_is_an_error_and_no_panic() {
     }
     // The command did its work.
     assert_eq!(blockbox.ok(["volume", "ls", "-q"]), "v\n");
+}
+
+#[test]
+fn what_does_not_fit_is_reported_of_the_copy_and_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let small = folder.path().join("small");
+    fs::create_dir(&small).unwrap();
+    let Some(disk) = SmallDisk::mount(&small, 1) else {
+        return;
+    };
+    let tar = TarBuilder::new().file("big", noise(1, 3 << 20)).finish();
+    let layout = Layout::new().layer(&tar, Compression::None).finish();
+    let blockbox = Blockbox::new();
+    let archive = folder.path().join("tar");
+    fs::write(&archive, &tar).unwrap();
+    blockbox.ok(["volume", "import", "v", archive.to_str().unwrap()]);
+    let image = layout.reference();
+    blockbox.ok([
+        "create",
+        "--name",
+        "box",
+        "--patch",
+        "append:/big=x",
+        &image,
+        "true",
+    ]);
+    blockbox.ok(["snapshot", "create", "--name", "s", "box"]);
+    let at = |name: &str| disk.path().join(name).display().to_string();
+    let output = at("output");
+    for args in [
+        &["volume", "export", "v", "--kind", "ext4", "-o", &output][..],
+        &["volume", "export", "v", "-o", &output],
+        &["snapshot", "export", "-o", &output, "s"],
+        &["export", "-o", &output, "box"],
+        &["save", "-o", &output, &image],
+        &["disk", "create", &image, &output],
+        &["cp", "box:/big", &output],
+        &["cp", "box:/big", &at("")],
+    ] {
+        let error = blockbox.fails(args);
+        assert!(
+            error.contains("No space left on device"),
+            "{args:?}: {error}"
+        );
+        let source = blockbox.home().display().to_string();
+        assert!(!error.contains(&source), "{args:?}: {error}");
+        let left = fs::read_dir(disk.path()).unwrap().flatten();
+        let left: Vec<_> = left.map(|entry| entry.file_name()).collect();
+        assert!(left.is_empty(), "{args:?}: {left:?}");
+    }
 }
 
 #[test]

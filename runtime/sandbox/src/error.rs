@@ -326,4 +326,14 @@ impl Error {
     pub(crate) fn io(path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Self {
         move |source| blockbox_store::Error::io(path)(source).into()
     }
+
+    /// As [`io`](Self::io), for copying the file at `path`: what only a writer meets is about the
+    /// copy.
+    pub(crate) fn copying(path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Self {
+        use io::ErrorKind::{BrokenPipe, FileTooLarge, QuotaExceeded, StorageFull};
+        move |source| match source.kind() {
+            StorageFull | QuotaExceeded | FileTooLarge | BrokenPipe => Self::io("the copy")(source),
+            _ => Self::io(path)(source),
+        }
+    }
 }

@@ -22,6 +22,9 @@ use crate::name::{check_unused_volume_name, check_volume_name};
 /// The default size of a volume, in bytes. It takes space on the host only as it is written.
 pub const SIZE: u64 = 16 << 30;
 
+/// How long another process may take to make a volume.
+const MAKING: Duration = Duration::from_secs(20);
+
 /// The folder of a volume's disk that sandboxes see.
 pub(crate) const DATA: &str = "data";
 
@@ -179,13 +182,19 @@ impl Volume {
 
     /// Opens the volume called `name`, or makes it.
     pub(crate) fn open_or_create(store: &Store, name: &str) -> Result<Self> {
-        match Self::open(store, name) {
-            Err(Error::NoVolume(_)) => match Self::create(store, name, SIZE) {
-                // Another process made it meanwhile.
-                Err(Error::VolumeExists(_)) => Self::open(store, name),
-                made => made,
-            },
-            found => found,
+        let started = Instant::now();
+        loop {
+            match Self::open(store, name) {
+                Err(Error::NoVolume(_)) => {}
+                found => return found,
+            }
+            match Self::create(store, name, SIZE) {
+                // Another process makes it.
+                Err(Error::VolumeExists(_)) if started.elapsed() < MAKING => {
+                    sleep(Duration::from_millis(5));
+                }
+                made => return made,
+            }
         }
     }
 
@@ -361,7 +370,7 @@ impl Volume {
     pub fn export_disk(&self, to: &File, meter: &Meter) -> Result<()> {
         let _lock = self.take(None)?;
         let (file, path) = self.settled()?;
-        sparse::copy(&file, to, meter).map_err(Error::io(path))?;
+        sparse::copy(&file, to, meter).map_err(Error::copying(path))?;
         Ok(())
     }
 
@@ -470,4 +479,25 @@ fn random() -> Result<[u8; 16]> {
         .and_then(|mut file| Read::read_exact(&mut file, &mut bytes))
         .map_err(Error::io(path))?;
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_that_need_a_new_volume_at_once_get_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path().join("store")).unwrap();
+        for round in 0..4 {
+            let name = format!("v{round}");
+            std::thread::scope(|scope| {
+                let open = || Volume::open_or_create(&store, &name).map(|volume| volume.name);
+                let threads: Vec<_> = (0..8).map(|_| scope.spawn(open)).collect();
+                for thread in threads {
+                    assert_eq!(thread.join().unwrap().unwrap(), name);
+                }
+            });
+        }
+    }
 }

@@ -59,7 +59,7 @@ impl Snapshot {
             tar.file(&head(UPPER), size, &ranges, Data::new(&upper, &ranges))?;
             tar.finish()?.finish()?.flush()
         };
-        write().map_err(failed())
+        write().map_err(Error::copying(&path))
     }
 
     /// Reads a snapshot that [`export`](Self::export) wrote, under its own name or `name`, and

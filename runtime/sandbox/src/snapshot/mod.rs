@@ -473,7 +473,7 @@ impl Snapshot {
     fn copy_to(&self, to: &File, meter: &Meter) -> Result<()> {
         let path = self.upper();
         let upper = File::open(&path).map_err(Error::io(&path))?;
-        sparse::copy(&upper, to, meter).map_err(Error::io(&path))?;
+        sparse::copy(&upper, to, meter).map_err(Error::copying(&path))?;
         self.check(to, meter)
     }
 
