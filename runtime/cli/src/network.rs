@@ -35,7 +35,7 @@ pub(super) struct NetworkOptions {
     #[arg(long, value_parser = name_server, value_name = "IP[:PORT]")]
     dns: Vec<SocketAddr>,
     /// Search names in this domain instead of the host's search list
-    #[arg(long, value_name = "DOMAIN")]
+    #[arg(long, value_parser = domain, value_name = "DOMAIN")]
     dns_search: Vec<String>,
     /// Give a name an address; `host-gateway` is the address of host.blockbox.internal
     #[arg(long, value_parser = host_entry, value_name = "NAME:IP")]
@@ -111,7 +111,18 @@ fn name_server(text: &str) -> Result<SocketAddr, String> {
         .unwrap_or(text);
     text.parse()
         .or_else(|_| plain.parse().map(|ip: IpAddr| SocketAddr::new(ip, 53)))
-        .map_err(|_| format!("{text:?} is not an IP address"))
+        .ok()
+        .filter(|server: &SocketAddr| server.port() != 0)
+        .ok_or_else(|| format!("{text:?} is not an IP address"))
+}
+
+/// Checks a domain to search, which becomes a word of a line in the guest. `.` searches none, as
+/// docker has it.
+fn domain(text: &str) -> Result<String, String> {
+    match text == "." || Rule::name(text, None).is_some() {
+        true => Ok(text.to_owned()),
+        false => Err(format!("{text:?} is not the name of a domain")),
+    }
 }
 
 /// Parses `NAME:IP` or `NAME=IP`, as docker does.
@@ -198,6 +209,24 @@ mod tests {
                 "{text}"
             );
         }
-        assert!(name_server("dns.example").is_err());
+        for wrong in ["dns.example", "192.0.2.1:0", "fe80::1%eth0"] {
+            assert!(name_server(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_domain_to_search_is_one_word() {
+        for right in ["corp.example", "lab", "."] {
+            assert_eq!(domain(right).as_deref(), Ok(right));
+        }
+        for wrong in [
+            "",
+            "a b",
+            "a\nnameserver 192.0.2.1",
+            "*.a",
+            &"a".repeat(300),
+        ] {
+            assert!(domain(wrong).is_err(), "{wrong}");
+        }
     }
 }

@@ -176,7 +176,7 @@ pub enum Error {
         source: vmdk::Error,
     },
     /// A patch does not apply to the image.
-    #[error("patch {patch}: {problem}")]
+    #[error("patch {patch}")]
     Patch {
         /// The patch's verb and path.
         patch: String,

@@ -175,8 +175,8 @@ impl FromStr for Publish {
     fn from_str(text: &str) -> Result<Self, PublishError> {
         let (ports, protocol) = match text.split_once('/') {
             None => (text, Protocol::Tcp),
-            Some((ports, "tcp")) => (ports, Protocol::Tcp),
-            Some((ports, "udp")) => (ports, Protocol::Udp),
+            Some((ports, name)) if name.eq_ignore_ascii_case("tcp") => (ports, Protocol::Tcp),
+            Some((ports, name)) if name.eq_ignore_ascii_case("udp") => (ports, Protocol::Udp),
             Some((_, protocol)) => {
                 return Err(PublishError::Protocol {
                     publish: text.to_owned(),
@@ -272,6 +272,7 @@ mod tests {
         for (text, whole) in [
             ("8080:80", "127.0.0.1:8080:80/tcp"),
             ("80", "127.0.0.1:0:80/tcp"),
+            ("80/TCP", "127.0.0.1:0:80/tcp"),
             ("0:80/udp", "127.0.0.1:0:80/udp"),
             ("0.0.0.0:8080:80/tcp", "0.0.0.0:8080:80/tcp"),
             ("[::1]:8080:80", "[::1]:8080:80/tcp"),

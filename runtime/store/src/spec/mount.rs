@@ -140,7 +140,11 @@ impl Mount {
             true => Self::bind(source, target),
             false => Self::volume(source, target),
         };
-        for option in options.into_iter().flat_map(|options| options.split(',')) {
+        let options: Vec<_> = options.iter().flat_map(|text| text.split(',')).collect();
+        if options.contains(&"ro") && options.contains(&"rw") {
+            return Err(error("it is both ro and rw"));
+        }
+        for option in options {
             match (option, &mut mount.source) {
                 ("ro", _) => mount.read_only = true,
                 ("rw", _) => mount.read_only = false,
@@ -160,11 +164,12 @@ impl Mount {
     /// [`MountError`] with the reason.
     pub fn from_mount_option(text: &str) -> Result<Self, MountError> {
         let error = |reason: &str| failed(text, reason);
+        let given = quoted_fields(text).ok_or_else(|| error("a quotation mark is missing"))?;
         let mut fields = Fields::default();
-        for field in text.split(',') {
+        for field in &given {
             let (key, value) = match field.split_once('=') {
                 Some((key, value)) => (key, Some(value)),
-                None => (field, None),
+                None => (&**field, None),
             };
             fields.set(key, value).map_err(|reason| error(&reason))?;
         }
@@ -243,6 +248,45 @@ impl Mount {
         let mut mount = Self::new(target, MountSource::Tmpfs { size, mode });
         mount.read_only = read_only;
         Ok(mount)
+    }
+}
+
+/// Splits a text at its commas. A field in quotation marks may have commas, and two marks for one
+/// (RFC 4180): docker's way to name a path with a comma.
+fn quoted_fields(text: &str) -> Option<Vec<String>> {
+    let mut fields = Vec::new();
+    let mut rest = text;
+    loop {
+        let (field, after) = match rest.strip_prefix('"') {
+            Some(quoted) => unquote(quoted)?,
+            None => {
+                let end = rest.find(',').unwrap_or(rest.len());
+                let (field, after) = rest.split_at(end);
+                (field.to_owned(), after)
+            }
+        };
+        fields.push(field);
+        if after.is_empty() {
+            return Some(fields);
+        }
+        rest = after.strip_prefix(',')?;
+    }
+}
+
+/// Returns the field before the quotation mark that ends it, and the text after that.
+fn unquote(text: &str) -> Option<(String, &str)> {
+    let mut field = String::new();
+    let mut rest = text;
+    loop {
+        let (part, after) = rest.split_once('"')?;
+        field.push_str(part);
+        match after.strip_prefix('"') {
+            Some(more) => {
+                field.push('"');
+                rest = more;
+            }
+            None => return Some((field, after)),
+        }
     }
 }
 
@@ -326,7 +370,15 @@ mod tests {
             panic!()
         };
         assert!(!copy);
-        for wrong in ["", "/a", ":/b", "/a:/b:rx", "/a:/b:nocopy", "a:b:ro:d"] {
+        for wrong in [
+            "",
+            "/a",
+            ":/b",
+            "/a:/b:rx",
+            "/a:/b:nocopy",
+            "a:b:ro:d",
+            "/a:/b:ro,rw",
+        ] {
             assert!(Mount::from_volume_option(wrong).is_err(), "{wrong}");
         }
     }
@@ -342,6 +394,13 @@ mod tests {
         );
         assert_eq!(parse("type=bind,src=/a,dst=/b,ro=false"), bind);
         assert_eq!(parse("src=v,dst=/b"), Mount::volume("v", "/b"));
+        assert_eq!(
+            parse(r#""type=bind","src=/a,""b""",dst=/b"#),
+            Mount::bind("/a,\"b\"", "/b")
+        );
+        for wrong in [r#""type=bind"#, r#""src=v"x,dst=/b"#] {
+            assert!(Mount::from_mount_option(wrong).is_err(), "{wrong}");
+        }
         assert_eq!(
             parse("type=image,src=alpine,destination=/b"),
             Mount::image("alpine", "/b")
