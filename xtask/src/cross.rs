@@ -78,9 +78,9 @@ const PORTABLE: [(&str, &str); 6] = [
     ("vmdk-image", "serde"),
 ];
 
-/// Tests that take long under emulation, or need the host's kernel, and would find nothing new
-/// there.
-const SKIPPED: [&str; 3] = ["kernel", "matrix", "stress"];
+/// Tests that take long under emulation, need the host's kernel, or execute the programs of the
+/// examples, which no emulator is in front of.
+const SKIPPED: [&str; 4] = ["kernel", "matrix", "stress", "examples::"];
 
 /// `cargo xtask cross`
 #[derive(clap::Args)]
