@@ -65,6 +65,11 @@ pub fn apply<W: Write + Seek>(
     })
 }
 
+fn not_a_directory(patch: &Patch) -> Failure {
+    let path = String::from_utf8_lossy(&patch.path).into_owned();
+    Problem::NotADirectory(path).into()
+}
+
 impl Tree<'_> {
     fn apply(&mut self, patch: &Patch) -> Outcome<()> {
         check(&patch.path)?;
@@ -76,8 +81,9 @@ impl Tree<'_> {
             Action::Append(contents) => self.append(patch, contents),
             Action::Copy(from) => self.copy(patch, from),
             Action::Extract(from) => {
-                let tree = self.read_archive(from)?;
                 let owner = self.owner(patch)?;
+                self.check_directory(patch)?;
+                let tree = self.read_archive(from)?;
                 self.put_tree(patch, &tree, Copied::Archive, owner)
             }
             Action::MakeDir => self.make_dirs(patch),
@@ -197,9 +203,10 @@ impl Tree<'_> {
     fn copy(&mut self, patch: &Patch, from: &Path) -> Outcome<()> {
         let metadata = fs::metadata(from).map_err(Error::io(from))?;
         if metadata.is_dir() {
+            let owner = self.owner(patch)?;
+            self.check_directory(patch)?;
             let (layer, _) = folder::read(from, &mut self.contents, |path, e| Error::io(path)(e))?;
             let tree = merged(from, |merge| merge.push(&layer))?;
-            let owner = self.owner(patch)?;
             return self.put_tree(patch, &tree, Copied::Host, owner);
         }
         if !metadata.is_file() {
@@ -280,13 +287,25 @@ impl Tree<'_> {
             (None, _) => return Err(Problem::Root.into()),
         };
         if self.directory(id).is_none() {
-            let path = String::from_utf8_lossy(&patch.path).into_owned();
-            return Err(Problem::NotADirectory(path).into());
+            return Err(not_a_directory(patch));
         }
         if is_below {
             chain.push(id);
         }
         merge(self, chain, tree, copied, owner)
+    }
+
+    /// Checks that a tree can be put at the patch's path, before the tree is read.
+    fn check_directory(&mut self, patch: &Patch) -> Outcome<()> {
+        let is_directory = match self.place(&patch.path, true)?.entry {
+            Entry::Nothing => true,
+            Entry::Upper(id) => self.directory(id).is_some(),
+            Entry::Lower(inode) => inode.is_dir(),
+        };
+        match is_directory {
+            true => Ok(()),
+            false => Err(not_a_directory(patch)),
+        }
     }
 
     fn make_dirs(&mut self, patch: &Patch) -> Outcome<()> {
