@@ -179,7 +179,7 @@ fn a_signal_removes_a_partial_folder_of_the_store() {
     let blockbox = Blockbox::new();
     let tar = TarBuilder::new().file("file", vec![1; 4 << 20]).finish();
     blockbox.ok(["volume", "ls"]);
-    for signal in [Signal::INT, Signal::HUP] {
+    for signal in [Signal::INT, Signal::TERM] {
         let mut child = blockbox
             .command()
             .args(["volume", "import", "data", "-"])
