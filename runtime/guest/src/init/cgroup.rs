@@ -1,8 +1,9 @@
-//! A cgroup for each command: it knows the command's descendants and their time on the CPUs, and
-//! freezes and kills them together.
+//! A cgroup for each command: it knows the command's descendants and their time on the CPUs, gives
+//! each command its share of the CPUs, and freezes and kills them together.
 //!
-//! No controller is enabled: the memory controller charges each page, inode and directory entry,
-//! which slows commands that work with files. Commands can enable what they need.
+//! The CPU controller alone is enabled, so that init answers however many processes a command has.
+//! The memory controller would charge each page, inode and directory entry, which slows commands
+//! that work with files. Commands can enable what they need.
 
 use std::ffi::CStr;
 use std::fs::File;
@@ -46,6 +47,10 @@ impl Cgroups {
     /// Opens the container's `/sys/fs/cgroup`, which the container may unmount later.
     pub(crate) fn open() -> Self {
         let root = super::boot::open_dir("/sys/fs/cgroup".as_ref()).ok();
+        if let Some(root) = &root {
+            // The kernel may lack it.
+            let _ = write(root, "cgroup.subtree_control", "+cpu");
+        }
         Cgroups {
             root: root.map(Rc::new),
             made: 0,
