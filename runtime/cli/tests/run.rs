@@ -476,7 +476,8 @@ fn a_working_directory_is_created_through_links_and_a_file_is_an_error() {
     assert_eq!(guest.script(&["--rm", "-w", "/lnk/sub"], script), "there\n");
     for (path, reason) in [
         ("/etc/passwd", "Not a directory"),
-        ("/loop/sub", "Too many"),
+        // Two C libraries have two texts for it.
+        ("/loop/sub", "(os error 40)"),
     ] {
         let output = guest.run(&["--rm", "-w", path], &["true"], "");
         let stderr = String::from_utf8_lossy(&output.stderr);
