@@ -233,11 +233,16 @@ impl Inode {
         if self.file_type == expected {
             Ok(())
         } else {
-            Err(Error::WrongType {
-                nid: self.nid,
-                expected,
-                found: self.file_type,
-            })
+            Err(self.wrong_type(expected))
+        }
+    }
+
+    /// Returns the error that the inode has another type than `expected`.
+    pub(crate) fn wrong_type(&self, expected: FileType) -> Error {
+        Error::WrongType {
+            nid: self.nid,
+            expected,
+            found: self.file_type,
         }
     }
 

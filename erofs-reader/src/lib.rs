@@ -66,7 +66,7 @@ mod walk;
 mod xattr;
 
 pub use algorithm::Algorithm;
-pub use blockbox_path::BytePath;
+pub use blockbox_path::{BytePath, MAX_SYMLINKS};
 pub use buffered::Buffered;
 pub use check::{CheckOptions, Finding, MAX_FINDINGS, Problem, Report, Severity};
 #[doc(hidden)]
@@ -83,7 +83,7 @@ pub use file::FileReader;
 pub use file_type::{DeviceNumber, FileType};
 pub use image::Image;
 pub use inode::{Inode, Layout};
-pub use lookup::{MAX_READ, MAX_SYMLINKS};
+pub use lookup::MAX_READ;
 pub use nid::Nid;
 pub use progress::{Done, Progress};
 pub use read_at::{ReadAt, ReadAtError};

@@ -1,8 +1,9 @@
 //! From paths to inodes.
 
 use alloc::string::String;
-use alloc::vec;
 use alloc::vec::Vec;
+
+use blockbox_path::{Follow, Tree, WalkError, walk};
 
 use crate::error::Error;
 use crate::file_type::FileType;
@@ -10,24 +11,10 @@ use crate::image::Image;
 use crate::inode::Inode;
 use crate::read_at::ReadAt;
 
-/// How many symbolic links a lookup follows, as in Linux (`MAXSYMLINKS`).
-pub const MAX_SYMLINKS: usize = 40;
-
 /// The largest file that [`Image::read`] reads, in bytes: 1 GiB.
 ///
 /// An image of a few kilobytes can describe a file of any size, all holes.
 pub const MAX_READ: u64 = 1 << 30;
-
-/// Which symbolic links a lookup follows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Follow {
-    /// None: a link as the last component is returned, and before that it is not a directory.
-    Nothing,
-    /// Those before the last component.
-    Parents,
-    /// The last component's too.
-    All,
-}
 
 impl<R: ReadAt> Image<R> {
     /// Returns the inode at `path`, which counts from the root whether it begins with `/` or not;
@@ -67,7 +54,7 @@ impl<R: ReadAt> Image<R> {
     ///
     /// # Errors
     ///
-    /// As [`Image::lookup`]; [`Error::SymlinkLoop`] after [`MAX_SYMLINKS`] links.
+    /// As [`Image::lookup`]; [`Error::SymlinkLoop`] after [`MAX_SYMLINKS`](crate::MAX_SYMLINKS) links.
     pub fn resolve(&self, path: impl AsRef<[u8]>) -> Result<Option<Inode>, Error> {
         found(self.inode_at(path.as_ref(), Follow::All))
     }
@@ -182,51 +169,39 @@ impl<R: ReadAt> Image<R> {
     }
 
     fn inode_at(&self, path: &[u8], follow: Follow) -> Result<Inode, Error> {
-        let mut links = MAX_SYMLINKS;
-        // The directories from the root to the current one, and the names of all but the root.
-        let mut at = vec![(Vec::new(), self.root()?)];
-        // Components still to be looked up, the next one last.
-        let mut pending: Vec<Vec<u8>> = components(path);
-        while let Some(name) = pending.pop() {
-            let Some((_, here)) = at.last() else {
-                break;
-            };
-            here.expect(FileType::Directory)?;
-            if name == b".." {
-                if at.len() > 1 {
-                    at.pop();
-                }
-                continue;
-            }
-            let Some(entry) = self.child(here, &name)? else {
-                let names = at.iter().skip(1).map(|(name, _)| &name[..]);
-                let names: Vec<_> = names.chain([&name[..]]).collect();
-                return Err(Error::NotFound {
-                    path: names.join(&b'/').into(),
-                });
-            };
-            let inode = self.inode(entry.nid)?;
-            let follows = match follow {
-                Follow::Nothing => false,
-                Follow::Parents => !pending.is_empty(),
-                Follow::All => true,
-            };
-            if follows && inode.is_symlink() {
-                links = links
-                    .checked_sub(1)
-                    .ok_or_else(|| Error::SymlinkLoop { path: path.into() })?;
-                let target = self.read_link(&inode)?;
-                if target.starts_with(b"/") {
-                    at.truncate(1);
-                }
-                pending.extend(components(&target));
-                continue;
-            }
-            at.push((name, inode));
-        }
-        match at.pop() {
-            Some((_, inode)) => Ok(inode),
-            None => self.root(),
+        walk(&Inodes(self), path, follow).map_err(|error| match error {
+            WalkError::NotFound(path) => Error::NotFound { path },
+            WalkError::NotADirectory(_, inode) => inode.wrong_type(FileType::Directory),
+            WalkError::SymlinkLoop => Error::SymlinkLoop { path: path.into() },
+            WalkError::Tree(error) => error,
+        })
+    }
+}
+
+/// The inodes of an image, for walks along paths.
+struct Inodes<'a, R>(&'a Image<R>);
+
+impl<R: ReadAt> Tree for Inodes<'_, R> {
+    type Node = Inode;
+    type Error = Error;
+
+    fn root(&self) -> Result<Inode, Error> {
+        self.0.root()
+    }
+
+    fn is_directory(&self, inode: &Inode) -> bool {
+        inode.is_dir()
+    }
+
+    fn child(&self, directory: &Inode, name: &[u8]) -> Result<Option<Inode>, Error> {
+        let entry = self.0.child(directory, name)?;
+        entry.map(|entry| self.0.inode(entry.nid)).transpose()
+    }
+
+    fn target(&self, inode: &Inode) -> Result<Option<Vec<u8>>, Error> {
+        match inode.is_symlink() {
+            true => self.0.read_link(inode).map(Some),
+            false => Ok(None),
         }
     }
 }
@@ -238,13 +213,4 @@ fn found(result: Result<Inode, Error>) -> Result<Option<Inode>, Error> {
         Err(Error::NotFound { .. }) => Ok(None),
         Err(error) => Err(error),
     }
-}
-
-/// The components of a path without empty ones and `.`, last one first.
-fn components(path: &[u8]) -> Vec<Vec<u8>> {
-    path.split(|&byte| byte == b'/')
-        .filter(|name| !name.is_empty() && *name != b".")
-        .rev()
-        .map(<[u8]>::to_vec)
-        .collect()
 }

@@ -2,11 +2,10 @@
 
 use std::io::{Seek, Write};
 
+use blockbox_path::{MAX_SYMLINKS, names};
+
 use crate::node::{Index, TreeNode};
 use crate::{Builder, Error, Kind, Metadata, Node, NodeId};
-
-/// The most symbolic links that Linux follows on one path (`MAXSYMLINKS`).
-pub(crate) const SYMLINKS_MAX: usize = 40;
 
 impl<W: Write + Seek> Builder<W> {
     /// Adds a node at a path from the root. Symbolic links in the parents are followed, also
@@ -124,7 +123,7 @@ impl<W: Write + Seek> Builder<W> {
     /// [`Error::SymlinkLoop`].
     pub fn remove(&mut self, path: &[u8]) -> Result<(), Error> {
         let not_found = || Error::NotFound { path: path.into() };
-        let mut names: Vec<&[u8]> = components(path).collect();
+        let mut names: Vec<&[u8]> = names(path).collect();
         let name = names.pop().unwrap_or_default();
         let directory = match self.walk(&names, true) {
             Walked::Node(directory) => directory,
@@ -160,7 +159,7 @@ impl<W: Write + Seek> Builder<W> {
     /// # Ok::<(), ext4_writer::Error>(())
     /// ```
     pub fn lookup(&self, path: &[u8]) -> Option<NodeId> {
-        components(path)
+        names(path)
             .try_fold(Index::ROOT, |at, name| {
                 self.nodes[at.0 as usize].children.get(name).copied()
             })
@@ -181,7 +180,7 @@ impl<W: Write + Seek> Builder<W> {
     /// # Ok::<(), ext4_writer::Error>(())
     /// ```
     pub fn resolve(&self, path: &[u8]) -> Option<NodeId> {
-        let names: Vec<&[u8]> = components(path).collect();
+        let names: Vec<&[u8]> = names(path).collect();
         match self.walk(&names, true) {
             Walked::Node(index) => Some(self.node(index)),
             Walked::Missing | Walked::Loop => None,
@@ -213,7 +212,7 @@ impl<W: Write + Seek> Builder<W> {
         path: &'p [u8],
         implied: &Metadata,
     ) -> Result<(NodeId, &'p [u8]), Error> {
-        let mut names: Vec<&[u8]> = components(path).collect();
+        let mut names: Vec<&[u8]> = names(path).collect();
         let invalid = |before: &[&[u8]], name: &[u8]| Error::InvalidName {
             directory: [&b"/"[..], &before.join(&b'/')].concat().into(),
             name: name.into(),
@@ -234,7 +233,7 @@ impl<W: Write + Seek> Builder<W> {
                 }
             };
             if !steps.enter(&self.nodes, found) {
-                return Err(match steps.followed > SYMLINKS_MAX {
+                return Err(match steps.followed > MAX_SYMLINKS {
                     true => Error::SymlinkLoop { path: path.into() },
                     false => Error::NotADirectory {
                         path: self.path(found).into(),
@@ -260,7 +259,7 @@ impl<W: Write + Seek> Builder<W> {
                 return Walked::Node(found);
             }
             if !steps.enter(&self.nodes, found) {
-                return match steps.followed > SYMLINKS_MAX {
+                return match steps.followed > MAX_SYMLINKS {
                     true => Walked::Loop,
                     false => Walked::Missing,
                 };
@@ -386,19 +385,14 @@ impl Steps {
             return false;
         };
         self.followed += 1;
-        if self.followed > SYMLINKS_MAX {
+        if self.followed > MAX_SYMLINKS {
             return false;
         }
         if target.starts_with(b"/") {
             self.way.truncate(1);
         }
-        let names: Vec<_> = components(target).map(<[u8]>::to_vec).collect();
+        let names: Vec<_> = names(target).map(<[u8]>::to_vec).collect();
         self.left.extend(names.into_iter().rev());
         true
     }
-}
-
-pub(crate) fn components(path: &[u8]) -> impl Iterator<Item = &[u8]> {
-    path.split(|&byte| byte == b'/')
-        .filter(|name| !matches!(*name, b"" | b"."))
 }

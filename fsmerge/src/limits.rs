@@ -1,8 +1,5 @@
 //! Limits of inputs.
 
-/// How many symlinks Linux follows on one path (`MAXSYMLINKS`).
-pub(crate) const SYMLINKS_MAX: usize = 40;
-
 /// Limits of one layer or one merged tree. An input that exceeds one of them is rejected with
 /// [`Problem::Limit`](crate::Problem::Limit).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

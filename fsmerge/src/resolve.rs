@@ -2,9 +2,10 @@
 
 use crate::arena::{Arena, check_name};
 use crate::error::Problem;
-use crate::limits::{Limits, SYMLINKS_MAX};
+use crate::limits::Limits;
 use crate::path::{check_depth, joined};
 use crate::tree::{Body, NodeId};
+use blockbox_path::MAX_SYMLINKS;
 
 /// The names still to be walked, and the number of symlinks followed so far.
 #[derive(Debug, Default)]
@@ -31,7 +32,7 @@ impl Left {
     /// Walks a symlink's target next. The number of symlinks and names is bounded.
     pub(crate) fn follow(&mut self, target: &[u8], limits: &Limits) -> Result<(), Problem> {
         self.followed += 1;
-        if self.followed > SYMLINKS_MAX {
+        if self.followed > MAX_SYMLINKS {
             return Err(Problem::SymlinkLoop);
         }
         for name in target.rsplit(|&byte| byte == b'/') {

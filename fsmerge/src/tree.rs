@@ -1,8 +1,8 @@
 //! A finished tree: compact, immutable, canonical.
 
-use crate::limits::SYMLINKS_MAX;
 use crate::metadata::{DeviceNumber, Metadata};
-use blockbox_path::BytePath;
+use blockbox_path::{BytePath, Follow, names, walk};
+use std::convert::Infallible;
 use std::ops::Range;
 
 /// Names a node of one tree. Ids are dense, begin with the root's 0, and a directory's id is
@@ -282,9 +282,7 @@ impl Tree {
     /// # Ok::<(), fsmerge::Error>(())
     /// ```
     pub fn lookup(&self, path: &[u8]) -> Option<NodeId> {
-        path.split(|&byte| byte == b'/')
-            .filter(|name| !name.is_empty() && *name != b".")
-            .try_fold(NodeId::ROOT, |at, name| self.child(at, name))
+        names(path).try_fold(NodeId::ROOT, |at, name| self.child(at, name))
     }
 
     /// Returns the node that a path leads to, or `None`. All symbolic links are followed inside the
@@ -301,33 +299,7 @@ impl Tree {
     /// # Ok::<(), fsmerge::Error>(())
     /// ```
     pub fn resolve(&self, path: &[u8]) -> Option<NodeId> {
-        let mut way = Vec::new();
-        // The next name is the last element.
-        let mut left: Vec<&[u8]> = path.rsplit(|&byte| byte == b'/').collect();
-        let mut followed = 0;
-        while let Some(name) = left.pop() {
-            let here = way.last().copied().unwrap_or(NodeId::ROOT);
-            match name {
-                b"" | b"." => {}
-                b".." if self.kind(here).is_directory() => drop(way.pop()),
-                _ => {
-                    let node = self.child(here, name)?;
-                    let Kind::Symlink(target) = self.kind(node) else {
-                        way.push(node);
-                        continue;
-                    };
-                    followed += 1;
-                    if followed > SYMLINKS_MAX {
-                        return None;
-                    }
-                    if target.starts_with(b"/") {
-                        way.clear();
-                    }
-                    left.extend(target.rsplit(|&byte| byte == b'/'));
-                }
-            }
-        }
-        Some(way.last().copied().unwrap_or(NodeId::ROOT))
+        walk(&Nodes(self), path, Follow::All).ok()
     }
 
     /// Every name with its full path (the root's is empty, no path begins with `/`), in preorder,
@@ -409,5 +381,32 @@ impl Iterator for Walk<'_> {
             }
             return Some((self.path.as_slice().into(), entry.node));
         }
+    }
+}
+
+/// The nodes of a tree, for walks along paths.
+struct Nodes<'a>(&'a Tree);
+
+impl blockbox_path::Tree for Nodes<'_> {
+    type Node = NodeId;
+    type Error = Infallible;
+
+    fn root(&self) -> Result<NodeId, Infallible> {
+        Ok(NodeId::ROOT)
+    }
+
+    fn is_directory(&self, node: &NodeId) -> bool {
+        self.0.kind(*node).is_directory()
+    }
+
+    fn child(&self, directory: &NodeId, name: &[u8]) -> Result<Option<NodeId>, Infallible> {
+        Ok(self.0.child(*directory, name))
+    }
+
+    fn target(&self, node: &NodeId) -> Result<Option<Vec<u8>>, Infallible> {
+        Ok(match self.0.kind(*node) {
+            Kind::Symlink(target) => Some(target.to_vec()),
+            _ => None,
+        })
     }
 }

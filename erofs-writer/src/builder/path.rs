@@ -2,7 +2,7 @@
 
 use std::io::{Seek, Write};
 
-use blockbox_path::BytePath;
+use blockbox_path::{BytePath, MAX_SYMLINKS, names};
 
 use super::Builder;
 use crate::error::Error;
@@ -10,9 +10,6 @@ use crate::format::{S_IFDIR, S_IFLNK};
 use crate::metadata::{Metadata, Node};
 use crate::node_id::NodeId;
 use crate::tree::{Inode, ROOT, Tree};
-
-/// The most symbolic links that Linux follows on one path (`MAXSYMLINKS`).
-const SYMLINKS_MAX: usize = 40;
 
 impl<W: Write + Seek> Builder<W> {
     /// Adds a node at a path from the root. Symbolic links in the parents are followed, also
@@ -144,7 +141,7 @@ impl<W: Write + Seek> Builder<W> {
     /// [`Error::NotFound`]; [`Error::InvalidName`] for the root; [`Error::SymlinkLoop`].
     pub fn remove(&mut self, path: &[u8]) -> Result<(), Error> {
         let not_found = || Error::NotFound { path: path.into() };
-        let mut names: Vec<&[u8]> = components(path).collect();
+        let mut names: Vec<&[u8]> = names(path).collect();
         let Some(name) = names.pop() else {
             return Err(Error::InvalidName {
                 directory: "/".into(),
@@ -174,7 +171,7 @@ impl<W: Write + Seek> Builder<W> {
     /// # Ok::<(), erofs_writer::Error>(())
     /// ```
     pub fn lookup(&self, path: &[u8]) -> Option<NodeId> {
-        components(path)
+        names(path)
             .try_fold(ROOT, |at, name| self.tree.find(at, name))
             .map(|index| self.node(index))
     }
@@ -193,7 +190,7 @@ impl<W: Write + Seek> Builder<W> {
     /// # Ok::<(), erofs_writer::Error>(())
     /// ```
     pub fn resolve(&self, path: &[u8]) -> Option<NodeId> {
-        let names: Vec<&[u8]> = components(path).collect();
+        let names: Vec<&[u8]> = names(path).collect();
         match self.tree.walk(&names, true) {
             Walked::Node(index) => Some(self.node(index)),
             Walked::Missing | Walked::Loop => None,
@@ -203,7 +200,7 @@ impl<W: Write + Seek> Builder<W> {
     /// Returns the directory that a path leads to before its last component, and that component;
     /// `None` for the root. Missing directories are made.
     fn make_parents<'p>(&mut self, path: &'p [u8]) -> Result<Option<(u32, &'p [u8])>, Error> {
-        let mut names: Vec<&[u8]> = components(path).collect();
+        let mut names: Vec<&[u8]> = names(path).collect();
         let Some(last) = names.pop() else {
             return Ok(None);
         };
@@ -229,7 +226,7 @@ impl<W: Write + Seek> Builder<W> {
                 },
             };
             if !steps.enter(&self.tree, found) {
-                return Err(match steps.followed > SYMLINKS_MAX {
+                return Err(match steps.followed > MAX_SYMLINKS {
                     true => Error::SymlinkLoop { path: path.into() },
                     false => Error::NotADirectory {
                         path: self.tree.path(found).into(),
@@ -264,7 +261,7 @@ impl Tree {
                 return Walked::Node(found);
             }
             if !steps.enter(self, found) {
-                return match steps.followed > SYMLINKS_MAX {
+                return match steps.followed > MAX_SYMLINKS {
                     true => Walked::Loop,
                     false => Walked::Missing,
                 };
@@ -322,23 +319,18 @@ impl Steps {
             S_IFDIR => self.way.push(found),
             S_IFLNK => {
                 self.followed += 1;
-                if self.followed > SYMLINKS_MAX {
+                if self.followed > MAX_SYMLINKS {
                     return false;
                 }
                 let target = tree.bytes(inode.payload, inode.size);
                 if target.starts_with(b"/") {
                     self.way.truncate(1);
                 }
-                let names: Vec<_> = components(target).map(<[u8]>::to_vec).collect();
+                let names: Vec<_> = names(target).map(<[u8]>::to_vec).collect();
                 self.left.extend(names.into_iter().rev());
             }
             _ => return false,
         }
         true
     }
-}
-
-fn components(path: &[u8]) -> impl Iterator<Item = &[u8]> {
-    path.split(|&byte| byte == b'/')
-        .filter(|name| !matches!(*name, b"" | b"."))
 }

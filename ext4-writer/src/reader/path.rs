@@ -2,25 +2,15 @@
 
 use std::io::{Read, Seek};
 
+use blockbox_path::{Follow, Tree, WalkError, walk};
+
 use super::{Inode, Reader};
-use crate::path::{SYMLINKS_MAX, components};
-use crate::{Error, Kind};
+use crate::Error;
 
 /// The largest file that [`Reader::read`] reads, in bytes: 1 GiB.
 ///
 /// An image of a few kilobytes can have a file of any size, all holes.
 pub const MAX_READ: u64 = 1 << 30;
-
-/// Which symbolic links a lookup follows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Follow {
-    /// None: a link as the last component is returned, and before that it is not a directory.
-    Nothing,
-    /// Those before the last component.
-    Parents,
-    /// The last component's too.
-    All,
-}
 
 impl<R: Read + Seek> Reader<R> {
     /// Returns the inode at `path`, which counts from the root whether it begins with `/` or not;
@@ -203,52 +193,38 @@ impl<R: Read + Seek> Reader<R> {
     }
 
     fn inode_at(&self, path: &[u8], follow: Follow) -> Result<Inode, Error> {
-        let mut links = SYMLINKS_MAX;
-        // The directories from the root to the current one, and the names of all but the root.
-        let mut way = vec![(Vec::new(), self.root()?)];
-        // The names still to be looked up, the next one last.
-        let mut pending = names(path);
-        while let Some(name) = pending.pop() {
-            let Some((_, here)) = way.last() else { break };
-            let path_to = |names: &[&[u8]]| {
-                let way = way.iter().skip(1).map(|(name, _)| &name[..]);
-                let names: Vec<_> = way.chain(names.iter().copied()).collect();
-                names.join(&b'/').into()
-            };
-            if here.kind() != Kind::Directory {
-                return Err(Error::NotADirectory { path: path_to(&[]) });
-            }
-            if name == b".." {
-                if way.len() > 1 {
-                    way.pop();
-                }
-                continue;
-            }
-            let Some(inode) = self.child(here, &name)? else {
-                let path = path_to(&[&name]);
-                return Err(Error::NotFound { path });
-            };
-            let follows = match follow {
-                Follow::Nothing => false,
-                Follow::Parents => !pending.is_empty(),
-                Follow::All => true,
-            };
-            if follows && inode.kind() == Kind::Symlink {
-                links = links
-                    .checked_sub(1)
-                    .ok_or_else(|| Error::SymlinkLoop { path: path.into() })?;
-                let target = self.read_link(&inode)?;
-                if target.starts_with(b"/") {
-                    way.truncate(1);
-                }
-                pending.extend(names(&target));
-                continue;
-            }
-            way.push((name, inode));
-        }
-        match way.pop() {
-            Some((_, inode)) => Ok(inode),
-            None => self.root(),
+        walk(&Inodes(self), path, follow).map_err(|error| match error {
+            WalkError::NotFound(path) => Error::NotFound { path },
+            WalkError::NotADirectory(path, _) => Error::NotADirectory { path },
+            WalkError::SymlinkLoop => Error::SymlinkLoop { path: path.into() },
+            WalkError::Tree(error) => error,
+        })
+    }
+}
+
+/// The inodes of a filesystem, for walks along paths.
+struct Inodes<'a, R>(&'a Reader<R>);
+
+impl<R: Read + Seek> Tree for Inodes<'_, R> {
+    type Node = Inode;
+    type Error = Error;
+
+    fn root(&self) -> Result<Inode, Error> {
+        self.0.root()
+    }
+
+    fn is_directory(&self, inode: &Inode) -> bool {
+        inode.is_dir()
+    }
+
+    fn child(&self, directory: &Inode, name: &[u8]) -> Result<Option<Inode>, Error> {
+        self.0.child(directory, name)
+    }
+
+    fn target(&self, inode: &Inode) -> Result<Option<Vec<u8>>, Error> {
+        match inode.is_symlink() {
+            true => self.0.read_link(inode).map(Some),
+            false => Ok(None),
         }
     }
 }
@@ -260,11 +236,4 @@ fn found(result: Result<Inode, Error>) -> Result<Option<Inode>, Error> {
         Err(Error::NotFound { .. }) => Ok(None),
         Err(error) => Err(error),
     }
-}
-
-/// Returns the names in a path, the last one first.
-fn names(path: &[u8]) -> Vec<Vec<u8>> {
-    let mut names: Vec<_> = components(path).map(<[u8]>::to_vec).collect();
-    names.reverse();
-    names
 }

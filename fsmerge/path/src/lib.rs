@@ -7,11 +7,13 @@ extern crate alloc;
 
 mod convert;
 mod escape;
+mod walk;
 
 use alloc::vec::Vec;
 use core::fmt;
 
 use escape::Escaped;
+pub use walk::{Follow, MAX_SYMLINKS, Tree, WalkError, names, walk};
 
 /// A path, or one name of a path, as bytes.
 ///
