@@ -28,8 +28,8 @@ use crate::{Error, InPlaceOptions, Info, resize_inode};
 /// after the filesystem, as a file that is extended does. What
 /// [`Options::size`](crate::Options::size) says about leftovers holds here too.
 ///
-/// A filesystem that was not unmounted is recovered first, as [`recover`](crate::recover) does. *It must not be
-/// mounted*: the image does not show whether it is.
+/// A filesystem that was not unmounted is recovered first, as [`recover`](crate::recover) does. *It
+/// must not be mounted*: the image does not show whether it is.
 ///
 /// Everything is checked before the first byte is written. The superblock is written last, but a
 /// crash amid the writes may leave a filesystem that e2fsck has to repair.

@@ -85,9 +85,9 @@ impl<W: Write + Seek> Builder<W> {
         self.add_layer(&layer, &mut contents)
     }
 
-    /// Adds all that is in a tar archive, as [`add_tar`](Self::add_tar), from a stream. The contents
-    /// of its files wait in `spool`, an empty file that can be read and written, until all names
-    /// are known.
+    /// Adds all that is in a tar archive, as [`add_tar`](Self::add_tar), from a stream. The
+    /// contents of its files wait in `spool`, an empty file that can be read and written, until all
+    /// names are known.
     ///
     /// ```no_run
     /// use ext4_writer::{Builder, Options};

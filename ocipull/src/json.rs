@@ -43,8 +43,8 @@ pub(crate) fn parse<T: Tolerant>(bytes: &[u8]) -> serde_json::Result<T> {
     serde_json::from_value(document).map_err(|error| strict.err().unwrap_or(error))
 }
 
-/// Returns `bytes` with U+FFFD in place of bytes that are not UTF-8, and of escapes of one half of a
-/// surrogate pair. Go's reader does the same.
+/// Returns `bytes` with U+FFFD in place of bytes that are not UTF-8, and of escapes of one half of
+/// a surrogate pair. Go's reader does the same.
 pub(crate) fn replace_invalid_text(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     let mut repaired = String::with_capacity(text.len());

@@ -2,8 +2,8 @@
 //! other in circles.
 //!
 //! An approximate reading of the sources is enough: `use` statements, and paths that begin with
-//! `crate`, `self`, `super` or an imported or own module. A re-export counts as an import from where
-//! the item is defined.
+//! `crate`, `self`, `super` or an imported or own module. A re-export counts as an import from
+//! where the item is defined.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

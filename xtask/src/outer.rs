@@ -82,7 +82,8 @@ impl Outer {
             // code.
             .args(["-smp", "1", "-kernel"])
             .arg(&self.kernel)
-            // An emulated timer may be late on a busy host, and the kernel would consider it broken.
+            // An emulated timer may be late on a busy host, and the kernel would consider it
+            // broken.
             .arg("-append")
             .arg(format!(
                 "console=ttyS0 quiet panic=-1 oops=panic no_timer_check {parameters}"

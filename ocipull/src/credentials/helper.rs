@@ -248,8 +248,8 @@ fn in_foreground() -> bool {
     })
 }
 
-/// Returns whether the helper succeeds, and its output; `None` if it takes too long. Calls `waiting`
-/// once if it takes long.
+/// Returns whether the helper succeeds, and its output; `None` if it takes too long. Calls
+/// `waiting` once if it takes long.
 fn converse(
     child: &mut Child,
     input: &[u8],

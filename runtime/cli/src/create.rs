@@ -128,7 +128,8 @@ pub(super) struct NewSandbox {
     /// Write the sandbox's id to a new file
     #[arg(long, value_name = "FILE")]
     cidfile: Option<PathBuf>,
-    /// The size of the writable disk; it takes space on the host only as it is written [default: 4G]
+    /// The size of the writable disk, which takes space on the host only as it is written
+    /// [default: 4G]
     #[arg(long, value_parser = disk_size, value_name = "SIZE")]
     upper_size: Option<u64>,
     #[command(flatten)]

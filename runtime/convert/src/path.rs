@@ -1,7 +1,7 @@
 //! Paths as text.
 
-/// Returns the absolute path that `path` names in `folder`, without `.`, `..` and empty parts. Links
-/// are not followed, and `..` of the root is the root, as where docker cleans a path.
+/// Returns the absolute path that `path` names in `folder`, without `.`, `..` and empty parts.
+/// Links are not followed, and `..` of the root is the root, as where docker cleans a path.
 pub fn join(folder: &str, path: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
     let before = if path.starts_with('/') { "" } else { folder };

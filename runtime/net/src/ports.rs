@@ -126,8 +126,8 @@ impl Ports {
                 };
                 match error.kind() {
                     ErrorKind::WouldBlock => listener.readable = false,
-                    // The peer has disconnected, or an earlier answer was not received: the next one
-                    // may succeed.
+                    // The peer has disconnected, or an earlier answer was not received: the next
+                    // one may succeed.
                     ErrorKind::Interrupted
                     | ErrorKind::ConnectionAborted
                     | ErrorKind::ConnectionRefused

@@ -39,8 +39,8 @@ impl Sandbox {
     ///
     /// # Errors
     ///
-    /// [`Error::SandboxRunning`](crate::Error::SandboxRunning); the error that keeps the machine from booting or the command from
-    /// starting.
+    /// [`Error::SandboxRunning`](crate::Error::SandboxRunning); the error that keeps the machine
+    /// from booting or the command from starting.
     pub fn start(&self) -> Result<()> {
         let booted = self.boot(StartOptions::default())?.wait(&mut |_| ())?;
         booted.start().map(drop)
@@ -50,7 +50,8 @@ impl Sandbox {
     ///
     /// # Errors
     ///
-    /// [`Error::SandboxRunning`](crate::Error::SandboxRunning); an error that is known to keep the machine from booting.
+    /// [`Error::SandboxRunning`](crate::Error::SandboxRunning); an error that is known to keep the
+    /// machine from booting.
     pub fn boot(&self, options: StartOptions) -> Result<Boot> {
         if self.info()?.state.status == Status::Stopping {
             // If the sandbox is about to be down, wait for that instead of failing.

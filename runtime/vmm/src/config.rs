@@ -123,8 +123,9 @@ impl VmConfig {
     ///
     /// # Errors
     ///
-    /// [`VmmError::DeviceName`]; [`VmmError::ForeignArch`]; [`VmmError::TooManyDevices`] and [`VmmError::Unsupported`] if the
-    /// monitor cannot run it; [`VmmError::NotADirectory`] if a share is not a folder.
+    /// [`VmmError::DeviceName`]; [`VmmError::ForeignArch`]; [`VmmError::TooManyDevices`] and
+    /// [`VmmError::Unsupported`] if the monitor cannot run it; [`VmmError::NotADirectory`] if a
+    /// share is not a folder.
     pub fn check(&self, vmm: Vmm) -> Result<(), VmmError> {
         device::check_names(&self.disks, &self.shares)?;
         for share in &self.shares {

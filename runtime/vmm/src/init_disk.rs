@@ -11,8 +11,8 @@ use crate::{Arch, VmmError};
 /// The size of the disk in bytes, mostly holes.
 const SIZE: u64 = 16 << 20;
 
-/// Writes an ext4 image with the init of `arch`, where the kernel looks for it, to the empty file `file`: the
-/// boot disk of a machine without a writable disk.
+/// Writes an ext4 image with the init of `arch`, where the kernel looks for it, to the empty file
+/// `file`: the boot disk of a machine without a writable disk.
 ///
 /// # Errors
 ///

@@ -45,8 +45,8 @@ impl Registry {
         })
     }
 
-    /// Starts a registry. `more` makes the files that it needs in its folder, and returns more of the
-    /// configuration: first of the section `http`, then further sections.
+    /// Starts a registry. `more` makes the files that it needs in its folder, and returns more of
+    /// the configuration: first of the section `http`, then further sections.
     ///
     /// # Panics
     ///

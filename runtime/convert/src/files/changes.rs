@@ -5,8 +5,8 @@ use fsmerge::{Kind, Metadata, NodeId, Tree};
 use super::View;
 
 /// Mount points that init creates in every root if the image lacks them. Docker's own layer under a
-/// container has them, too. Nothing is written there. Those of a sandbox's own mounts are changes, as
-/// with docker.
+/// container has them, too. Nothing is written there. Those of a sandbox's own mounts are changes,
+/// as with docker.
 const MOUNT_POINTS: [&[u8]; 9] = [
     b"dev",
     b"proc",

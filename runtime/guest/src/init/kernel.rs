@@ -46,8 +46,8 @@ pub(crate) fn mount_filesystems(warnings: &mut Warnings) -> Result<(), Failure> 
     }
     // File systems that a kernel may not support.
     if Path::new("/sys/fs/cgroup").is_dir() {
-        // Each command is moved to a cgroup of its own. Without this option, of Linux 6.0, that waits
-        // for a grace period of RCU.
+        // Each command is moved to a cgroup of its own. Without this option, of Linux 6.0, that
+        // waits for a grace period of RCU.
         let mounted = mount_at("/sys/fs/cgroup", "cgroup2", plain, "favordynmods");
         let mounted = mounted.or_else(|_| mount_at("/sys/fs/cgroup", "cgroup2", plain, ""));
         warnings.tolerate(mounted);

@@ -4,8 +4,8 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
-/// The kernel's switch to end grace periods earlier, at the cost of interrupts. Not every kernel has
-/// it.
+/// The kernel's switch to end grace periods earlier, at the cost of interrupts. Not every kernel
+/// has it.
 #[derive(Debug)]
 pub(crate) struct Expedite(Option<File>);
 

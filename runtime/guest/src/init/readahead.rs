@@ -3,8 +3,9 @@
 //! The kernel reads metadata page by page, and each page of an image with 512-byte blocks in eight
 //! requests to the disk, because it uses buffers of the file system's block size. Readahead uses
 //! requests as large as the disk supports, and an image's names and inodes are in memory before the
-//! first program looks for its libraries. If it was dropped from the cache, the kernel would read it
-//! in small requests again. So init maps it and locks the mapping: mapped pages stay in the cache.
+//! first program looks for its libraries. If it was dropped from the cache, the kernel would read
+//! it in small requests again. So init maps it and locks the mapping: mapped pages stay in the
+//! cache.
 
 use std::fs::File;
 use std::num::NonZeroU64;

@@ -109,8 +109,8 @@ fn give_up(control: Option<Control>, failure: &Failure) {
         });
         // The host may be gone.
         let _ = control.flush_within(LAST_MESSAGE);
-        // QEMU may end with the reset before it has passed the message on. The host ends the machine
-        // when it has read it.
+        // QEMU may end with the reset before it has passed the message on. The host ends the
+        // machine when it has read it.
         control.wait_hangup(LAST_MESSAGE);
     }
     power::reset();

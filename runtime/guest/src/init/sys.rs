@@ -1,5 +1,5 @@
-//! System calls that rustix does not wrap, or only as unsafe functions. This is the only unsafe code
-//! of init.
+//! System calls that rustix does not wrap, or only as unsafe functions. Besides the functions of
+//! `unwind`, this is the only unsafe code of init.
 
 #![allow(unsafe_code)]
 
@@ -102,7 +102,8 @@ pub(crate) fn kill_group(leader: u32, signal: i32) -> io::Result<()> {
     checked(unsafe { libc::kill(-group, signal) }).map(drop)
 }
 
-/// Maps the first `length` bytes of a file, and locks the mapping in memory until this process ends.
+/// Maps the first `length` bytes of a file, and locks the mapping in memory until this process
+/// ends.
 pub(crate) fn lock_in_memory(file: &File, length: usize) -> rustix::io::Result<()> {
     let (protection, flags) = (ProtFlags::READ, MapFlags::SHARED);
     // SAFETY: the mapping is new, at an address that the kernel chooses; nothing refers to it.

@@ -3,6 +3,10 @@
 //! Init aborts where it panics, and its program has no names for a backtrace to show. But `std` has
 //! the code for both: a third of the program, and a copy of the program is on every sandbox's disk.
 //! With these functions in the place of the real ones, the linker leaves that code out.
+//!
+//! SAFETY of the names: they are those of `unwind.h` with its argument and result types, and `std` is
+//! all that calls them. That they replace others is their purpose: the linker takes a library's only
+//! for names that the program does not have.
 
 use std::ffi::{c_int, c_void};
 

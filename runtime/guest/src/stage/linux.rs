@@ -61,8 +61,8 @@ global_asm!(
     begin = sym begin,
 );
 
-/// What the kernel put on the stack: the number of arguments, their addresses, a null, the addresses
-/// of the environment's variables, a null.
+/// What the kernel put on the stack: the number of arguments, their addresses, a null, the
+/// addresses of the environment's variables, a null.
 #[repr(transparent)]
 pub(super) struct Stack(*const usize);
 

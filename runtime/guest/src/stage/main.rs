@@ -1,10 +1,10 @@
 //! `blockbox-stage`: the file that the guest's kernel starts as init, which becomes
 //! [`blockbox-init`](blockbox_guest).
 //!
-//! Every sandbox's disk has a copy of this file, so the program in it is compressed: this inflates it
-//! into memory and executes it there. It uses neither `std` nor a C library, which are larger than
-//! what it saves, and so it is built for a target without an operating system; for others it is
-//! empty.
+//! Every sandbox's disk has a copy of this file, so the program in it is compressed: this inflates
+//! it into memory and executes it there. It uses neither `std` nor a C library, which are larger
+//! than what it saves, and so it is built for a target without an operating system; for others it
+//! is empty.
 
 #![cfg_attr(target_os = "none", no_std, no_main)]
 

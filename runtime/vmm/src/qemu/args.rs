@@ -244,7 +244,8 @@ fn accelerator(accel: Accel, arch: Arch) -> &'static str {
 pub(crate) fn cpu(accel: Accel, arch: Arch) -> &'static str {
     match (accel, arch) {
         (Accel::Tcg, Arch::X86_64) => "max",
-        // The algorithm of the architecture to sign pointers takes most of an emulated guest's time.
+        // The algorithm of the architecture to sign pointers takes most of an emulated guest's
+        // time.
         (Accel::Tcg, Arch::Aarch64) => "max,pauth-impdef=on",
         _ => "host",
     }

@@ -321,8 +321,8 @@ mod tests {
             ] {
                 ip(&args.split(' ').collect::<Vec<_>>());
             }
-            // The kernel adds the route to a new IPv6 address later, and drops packets to the address
-            // until then.
+            // The kernel adds the route to a new IPv6 address later, and drops packets to the
+            // address until then.
             let deadline = Instant::now() + DEVICE_TIMEOUT;
             while !ip(&["-6", "route", "show", "table", "local"]).contains("fd00::1 ") {
                 assert!(Instant::now() < deadline, "the other end has no address");
