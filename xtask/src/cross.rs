@@ -136,6 +136,7 @@ impl Cross {
         cargo.args(SKIPPED.iter().flat_map(|name| ["--skip", name]));
         cargo.env(machine.variable("LINKER"), machine.compiler());
         let runner = format!("{} -L /usr/{}", machine.qemu, machine.triplet);
+        cargo.env("TEST_EMULATOR", &runner);
         cargo.env(machine.variable("RUNNER"), runner);
         let compiler = format!("CC_{}", target.replace('-', "_"));
         cargo.env(compiler, machine.compiler());

@@ -12,12 +12,14 @@ mod containerd;
 mod cross;
 mod demo;
 mod dist;
+mod docker;
 mod features;
 mod fuzz;
 mod image;
 mod outer;
 mod package;
 mod registry;
+mod service;
 mod setup;
 mod shell;
 mod stages;
@@ -72,6 +74,12 @@ enum Xtask {
     Cross(cross::Cross),
     /// Pull, mount and run what blockbox pushes with containerd, and compare the trees
     Containerd(containerd::Containerd),
+    /// Have a Docker engine load and run what blockbox saves, and blockbox take what it has
+    Docker {
+        /// The blockbox to test, instead of a release build
+        #[arg(long)]
+        blockbox: Option<PathBuf>,
+    },
     /// Fuzz the parsers of untrusted bytes
     Fuzz(fuzz::Fuzz),
     /// Kill clients and monitors at random moments, and use many sandboxes at once, for some
@@ -132,6 +140,7 @@ fn run(command: Xtask) -> Result<ExitCode> {
         }
         Xtask::Cross(cross) => cross.run()?,
         Xtask::Containerd(options) => return containerd::run(&options),
+        Xtask::Docker { blockbox } => docker::run(blockbox.as_deref())?,
         Xtask::Fuzz(options) => fuzz::run(&options)?,
         Xtask::Stress(options) => stress::run(&options)?,
         Xtask::Uml { minutes, command } => {

@@ -73,9 +73,11 @@ impl Outer {
     /// on an emulated processor. The caller adds memory, an accelerator and disks; the first serial
     /// port is the console.
     pub(crate) fn command(&self, wrapper: &[&str], parameters: &str) -> Command {
-        let mut words = wrapper.iter().chain(&["qemu-system-x86_64"]);
-        let mut qemu = Command::new(words.next().unwrap_or(&"qemu-system-x86_64"));
-        qemu.args(words)
+        // Killed with the command that started it.
+        let mut qemu = Command::new("setpriv");
+        qemu.args(["--pdeathsig", "TERM"])
+            .args(wrapper)
+            .arg("qemu-system-x86_64")
             .args(["-nodefaults", "-no-user-config", "-display", "none"])
             .args(["-no-reboot", "-M", "q35", "-cpu", "max"])
             // One processor: with two, the emulated kernel sometimes oopses when it patches its own

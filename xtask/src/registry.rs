@@ -3,11 +3,11 @@
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
+use crate::service::Service;
 use crate::shell;
 
 /// The port it listens on if that is free, so that image references stay the same.
@@ -25,7 +25,7 @@ openssl x509 -req -in request.pem -CA authority.pem -CAkey authority.key -CAcrea
 
 /// Debian's docker-registry, which ends when this is dropped.
 pub(crate) struct Registry {
-    child: Child,
+    _service: Service,
     port: u16,
 }
 
@@ -67,33 +67,13 @@ impl Registry {
                 storage.join("data").display()
             ),
         )?;
-        // The registry is killed when this process ends for any reason.
-        let mut command = Command::new("setpriv");
-        command
-            .args(["--pdeathsig", "TERM", "docker-registry", "serve"])
-            .arg(&config)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(fs::File::create(storage.join("log"))?);
-        let child = command.spawn().with_context(|| shell::line(&command))?;
-        let mut registry = Self { child, port };
-        registry.wait(storage)?;
-        Ok(registry)
-    }
-
-    fn wait(&mut self, storage: &Path) -> Result<()> {
-        let deadline = Instant::now() + Duration::from_secs(30);
-        while TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_err() {
-            if let Some(status) = self.child.try_wait()? {
-                let log = fs::read_to_string(storage.join("log")).unwrap_or_default();
-                bail!("docker-registry: {status}\n{log}");
-            }
-            if Instant::now() > deadline {
-                bail!("docker-registry does not answer on port {}", self.port);
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        Ok(())
+        let mut command = Command::new("docker-registry");
+        command.arg("serve").arg(&config);
+        let answers = || Ok(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok());
+        Ok(Self {
+            _service: Service::start(&command, &storage.join("log"), answers)?,
+            port,
+        })
     }
 
     /// Returns the port that it listens on.
@@ -104,13 +84,6 @@ impl Registry {
     /// Returns `HOST:PORT`, as in image references.
     pub(crate) fn host(&self) -> String {
         format!("127.0.0.1:{}", self.port)
-    }
-}
-
-impl Drop for Registry {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod archive;
 mod containerd;
+mod docker;
 mod kernel;
 mod oracles;
 mod packages;
@@ -15,6 +16,7 @@ mod zig;
 
 pub(crate) use archive::{Archive, mirror};
 pub(crate) use containerd::containerd;
+pub(crate) use docker::docker;
 pub(crate) use kernel::{LIBRARY as GUEST_KERNEL, guest_kernel};
 pub(crate) use toolchains::{BARE_METAL, compiler, compilers, guest_targets, has_bare_metal};
 pub(crate) use wheel::wheel;

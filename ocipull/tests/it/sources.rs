@@ -12,7 +12,7 @@ use std::time::Duration;
 use ocipull::{Error, Reference, SourceProblem};
 use testkit::{TarBuilder, oracle};
 
-use crate::support::{GZIP, Layer, Layout, TAR, open, read, tar};
+use crate::support::{GZIP, Layer, Layout, TAR, open, read, tar, this_program};
 
 #[test]
 fn directories_of_skopeo_are_read() {
@@ -97,7 +97,7 @@ fn chunked(body: &[u8]) -> Vec<u8> {
 fn from_daemon(name: &str, response: Vec<u8>) -> (bool, String, String) {
     let dir = tempfile::tempdir().expect("a sound test");
     let server = serve(dir.path(), response);
-    let output = Command::new(std::env::current_exe().expect("a sound test"))
+    let output = this_program()
         .args([
             "--exact",
             "sources::read_from_docker_host",

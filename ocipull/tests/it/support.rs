@@ -263,9 +263,22 @@ pub(crate) fn in_child(name: &str, environment: &[(&str, &str)]) -> String {
     text
 }
 
+/// Returns the command that runs this program, through `$TEST_EMULATOR` if that is set: without
+/// its emulator, the kernel does not execute a program of another machine.
+pub(crate) fn this_program() -> std::process::Command {
+    let program = std::env::current_exe().expect("this program");
+    let Ok(emulator) = std::env::var("TEST_EMULATOR") else {
+        return std::process::Command::new(program);
+    };
+    let mut words = emulator.split_whitespace();
+    let mut command = std::process::Command::new(words.next().expect("an emulator"));
+    command.args(words).arg(program);
+    command
+}
+
 /// The command that runs the test `name` so.
 pub(crate) fn child(name: &str, environment: &[(&str, &str)]) -> std::process::Command {
-    let mut command = std::process::Command::new(std::env::current_exe().expect("this program"));
+    let mut command = this_program();
     command
         .args(["--exact", name, "--nocapture", "--test-threads=1"])
         .env(CHILD, "1")

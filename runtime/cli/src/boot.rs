@@ -94,9 +94,6 @@ impl Terminal {
 /// Options of the machine that runs the command.
 #[derive(Debug, Args)]
 pub(super) struct Options {
-    /// The host name [default: the sandbox's name]
-    #[arg(long, value_parser = hostname)]
-    pub(super) hostname: Option<String>,
     /// The virtual machine monitor [default: auto]
     #[arg(long, value_enum)]
     vmm: Option<Monitor>,

@@ -50,9 +50,6 @@ pub(super) fn changed(
     }
     spec.process = Some(process);
     options.change(&mut spec.machine);
-    if let Some(name) = &options.hostname {
-        spec.hostname = Some(name.clone());
-    }
     if let Some(folders) = options.on_disk() {
         spec.on_disk = folders;
     }

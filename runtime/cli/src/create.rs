@@ -15,7 +15,7 @@ use blockbox::root;
 use blockbox::spec::{Machine, RestartPolicy, RootDisk, Ulimit};
 use blockbox::store::Store;
 use blockbox::{Builder, ForkOptions, Sandbox, Snapshot, check_machine, check_name};
-use clap::{Args, ValueEnum};
+use clap::{ArgAction, Args, ValueEnum};
 
 use super::boot;
 use super::change::changed;
@@ -29,6 +29,7 @@ use super::storage::{Mounts, Secrets};
 
 /// Make a sandbox without starting it, and print its id; `start` starts it.
 #[derive(Debug, Args)]
+#[command(disable_help_flag = true)]
 pub(super) struct Create {
     #[command(flatten)]
     options: NewSandbox,
@@ -99,6 +100,13 @@ pub(super) struct NewSandbox {
     /// The sandbox's name [default: the beginning of its id]
     #[arg(long)]
     name: Option<String>,
+    /// The host name [default: the sandbox's name]
+    #[arg(short = 'h', long, value_parser = boot::hostname)]
+    hostname: Option<String>,
+    /// Print help
+    // Docker's `-h` is the host name in the commands that make a sandbox.
+    #[arg(long, action = ArgAction::Help)]
+    help: Option<bool>,
     /// Remove the sandbox when the command ends
     #[arg(long)]
     rm: bool,
@@ -276,9 +284,9 @@ impl NewSandbox {
         let snapshot = Snapshot::open(store, name)?;
         let mut command = self.process.clone();
         command.arguments.splice(0..0, self.reference.clone());
-        let mut spec = snapshot.record().spec.clone();
-        spec.hostname = None;
+        let spec = snapshot.record().spec.clone();
         let mut spec = changed(store, spec, &command, &self.options, !background)?;
+        spec.hostname.clone_from(&self.hostname);
         spec.labels.extend(self.labels()?);
         let work = self.shown.work(format!("copying {name}"), None);
         let mut options = ForkOptions::default()
@@ -334,7 +342,7 @@ impl NewSandbox {
         if let Some(name) = &self.name {
             builder = builder.name(name);
         }
-        if let Some(name) = &self.options.hostname {
+        if let Some(name) = &self.hostname {
             builder = builder.hostname(name);
         }
         if let Some(folders) = self.options.on_disk() {

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use blockbox::Sandbox;
+use blockbox::state::Status;
 use blockbox::store::Store;
 use blockbox::volume::Volume;
 use clap::{Args, ValueEnum};
@@ -84,6 +85,10 @@ fn sandbox(store: &Store, name: &str) -> anyhow::Result<Value> {
     readable(&mut value, "created_ns", "created");
     readable(&mut state, "started_ns", "started");
     readable(&mut state, "finished_ns", "finished");
+    if let Value::Object(fields) = &mut state {
+        let running = matches!(info.state.status, Status::Running | Status::Paused);
+        fields.insert("running".to_owned(), json!(running));
+    }
     if let Value::Object(fields) = &mut value {
         let folder = store.sandbox(sandbox.name());
         fields.insert("state".to_owned(), state);

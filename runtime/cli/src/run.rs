@@ -16,6 +16,7 @@ use super::streams::Connected;
 /// command, 126 if it cannot be executed, 128 plus the signal's number if a signal ended it, 125 if
 /// blockbox failed.
 #[derive(Debug, Args)]
+#[command(disable_help_flag = true)]
 pub(super) struct Run {
     /// Leave the sandbox running, and print its id
     #[arg(short, long)]

@@ -26,6 +26,9 @@ pub(super) struct Start {
     /// Connect this terminal, or this process's streams, to the command
     #[arg(short, long)]
     attach: bool,
+    /// The host name, from now on
+    #[arg(long, value_parser = boot::hostname)]
+    hostname: Option<String>,
     #[command(flatten)]
     process: boot::Process,
     #[command(flatten)]
@@ -51,6 +54,9 @@ impl Start {
         let spec = changed(store, info.spec, &self.process, &self.options, foreground)?;
         let tty = spec.process.as_ref().is_some_and(|process| process.tty);
         let mut spec = spec;
+        if self.hostname.is_some() {
+            spec.hostname = self.hostname;
+        }
         let mut start = StartOptions::default();
         for (secret, value) in self.secrets.read()? {
             if let Some(value) = value {

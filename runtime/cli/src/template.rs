@@ -9,6 +9,18 @@ use serde_json::Value;
 
 use super::output::print_columns;
 
+/// Fields of docker's templates that have another name here.
+const DOCKER_FIELDS: &[(&str, &str)] = &[
+    ("containerid", "id"),
+    ("createdat", "created"),
+    ("finishedat", "finished"),
+    ("names", "name"),
+    ("pid", "monitorpid"),
+    ("restartcount", "restarts"),
+    ("startedat", "started"),
+    ("state", "status"),
+];
+
 /// How a command prints its result.
 #[derive(Clone, Debug)]
 pub(super) enum Output {
@@ -101,15 +113,10 @@ impl Template {
                 Part::Field { path, json, .. } => {
                     let mut found = value;
                     for name in path {
-                        let field = found.as_object().and_then(|object| {
-                            object
-                                .iter()
-                                .find(|(key, _)| *key == name || normal(key) == *name)
-                        });
-                        match field {
-                            Some((_, field)) => found = field,
-                            None => bail!("there is no field {name:?}"),
-                        }
+                        found = match member(found, name) {
+                            Some(member) => member,
+                            None => bail!("there is no field {name:?}: {}", fields(found)),
+                        };
                     }
                     match found {
                         _ if *json => out += &found.to_string(),
@@ -130,6 +137,31 @@ impl Template {
             Part::Field { heading, .. } => heading,
         });
         parts.collect()
+    }
+}
+
+/// Returns the member of an object that a template calls `name`.
+fn member<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
+    let object = value.as_object()?;
+    let find = |name: &str| {
+        let same = |(key, _): &(&String, &Value)| *key == name || normal(key) == name;
+        object.iter().find(same).map(|(_, member)| member)
+    };
+    find(name).or_else(|| {
+        let (_, ours) = DOCKER_FIELDS.iter().find(|(theirs, _)| *theirs == name)?;
+        find(ours)
+    })
+}
+
+/// Returns what an error says of the fields there are.
+fn fields(value: &Value) -> String {
+    match value {
+        Value::Object(object) => {
+            let names: Vec<_> = object.keys().map(String::as_str).collect();
+            format!("the fields are {}", names.join(", "))
+        }
+        Value::Null => "nothing is there".to_owned(),
+        _ => format!("{value} has none"),
     }
 }
 
@@ -183,6 +215,16 @@ mod tests {
     use serde_json::json;
 
     #[test]
+    fn fields_are_found_by_the_names_that_docker_gives_them() {
+        let row = json!({"name": "a", "status": "running", "created": "now"});
+        let template = "{{.Names}} {{.State}} {{.CreatedAt}}".parse::<Template>();
+        assert_eq!(template.unwrap().render(&row).unwrap(), "a running now");
+        let inspected = json!({"state": {"status": "exited"}});
+        let template = "{{.State.Status}}".parse::<Template>();
+        assert_eq!(template.unwrap().render(&inspected).unwrap(), "exited");
+    }
+
+    #[test]
     fn fields_are_found_whatever_their_case() {
         let value = json!({"exit_code": 3, "name": "a", "labels": {"x": "y"}, "error": null});
         for (template, text) in [
@@ -194,7 +236,15 @@ mod tests {
             assert_eq!(rendered.unwrap(), text, "{template}");
         }
         let missing = "{{.Nothing}}".parse::<Template>().unwrap().render(&value);
-        assert!(missing.unwrap_err().to_string().contains("nothing"));
+        assert_eq!(
+            missing.unwrap_err().to_string(),
+            "there is no field \"nothing\": the fields are error, exit_code, labels, name"
+        );
+        let deeper = "{{.Name.First}}".parse::<Template>().unwrap();
+        assert_eq!(
+            deeper.render(&value).unwrap_err().to_string(),
+            "there is no field \"first\": \"a\" has none"
+        );
         let table = "table {{.Name}}\\t{{.ExitCode}} {{.exit_code}}";
         let table = table.parse::<Template>().unwrap();
         assert!(table.table);

@@ -20,6 +20,7 @@ use super::terminal::window_size;
 /// prints the name of its snapshot, which `snapshot ls` lists and `snapshot rm` removes. Needs
 /// QEMU.
 #[derive(Debug, Args)]
+#[command(disable_help_flag = true)]
 #[command(mut_args = |arg| match UNSUITABLE.contains(&arg.get_id().as_str()) {
     true => arg.hide(true),
     false => arg,

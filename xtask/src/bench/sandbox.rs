@@ -3,7 +3,8 @@
 //!
 //! The image is stored before and its disks are made. The time of a command in the guest itself is
 //! measured with a shell in the guest that runs it on request, over the channel of one `exec`: the
-//! rest is the time of `blockbox exec`.
+//! rest is the time of `blockbox exec`. The same image and commands in containers of a Docker engine
+//! stand beside: those share the host's kernel, which runs them directly.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -17,6 +18,7 @@ use serde_json::{Value, json};
 
 use super::Setting;
 use super::report::median;
+use crate::docker::Engine;
 use crate::{setup, shell};
 
 /// The number of sandboxes.
@@ -79,6 +81,12 @@ pub(super) fn run(setting: &Setting, images: &[PathBuf]) -> Result<Vec<Row>> {
     let host = Host::prepare(setting, &setting.path("sandbox-home"), image)?;
     let mut rows = host.many()?;
     rows.extend(host.exec(setting.rounds)?);
+    if rustix::process::geteuid().is_root() {
+        let engine = Engine::start(&setting.path("sandbox-docker"))?;
+        rows.extend(host.docker(&engine, setting)?);
+    } else {
+        println!("bench: no rows of docker: its engine needs root");
+    }
     fs::remove_dir_all(&host.home)?;
     Ok(rows)
 }
@@ -203,6 +211,51 @@ impl Host {
                 Some(Duration::from_millis(15)),
             ),
             Row::times("stop", vec![stopped?], None),
+        ])
+    }
+
+    /// Measures the commands of a Docker engine that has the same image.
+    fn docker(&self, engine: &Engine, setting: &Setting) -> Result<Vec<Row>> {
+        let archive = setting.path("sandbox.tar");
+        let archive = archive.to_str().context("a path in UTF-8")?;
+        self.ok(&["save", "--quiet", "--output", archive, &self.image])?;
+        let loaded = engine.output(&["load", "--input", archive])?;
+        fs::remove_file(archive)?;
+        let image = loaded
+            .trim()
+            .rsplit(' ')
+            .next()
+            .context("an image's name")?;
+        let timed = |args: &[&str]| {
+            let start = Instant::now();
+            engine.output(args)?;
+            Ok::<_, anyhow::Error>(start.elapsed())
+        };
+        let name = "bench-exec";
+        let run = [
+            "run",
+            "--detach",
+            "--network",
+            "none",
+            "--name",
+            name,
+            image,
+        ];
+        let started = timed(&[&run[..], &["sleep", "infinity"]].concat())?;
+        let execs = (0..setting.rounds as usize * EXECS)
+            .map(|_| timed(&["exec", name, COMMAND]))
+            .collect::<Result<Vec<_>>>()?;
+        let names: Vec<_> = (0..EXECS).map(|i| format!("bench-{i}")).collect();
+        let create = |name: &String| timed(&["create", "--name", name, image, COMMAND]);
+        let creates = names.iter().map(create).collect::<Result<Vec<_>>>()?;
+        let ps = (0..EXECS)
+            .map(|_| timed(&["ps", "--all"]))
+            .collect::<Result<Vec<_>>>()?;
+        Ok(vec![
+            Row::times("docker create", creates, None),
+            Row::times("docker ps --all, 21 containers", ps, None),
+            Row::times("docker run --detach", vec![started], None),
+            Row::times("docker exec of /bin/true", execs, None),
         ])
     }
 

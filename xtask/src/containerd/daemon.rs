@@ -1,21 +1,21 @@
 //! A separate containerd, which shares nothing with one of the machine.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
+use crate::service::Service;
 use crate::shell;
 
-/// How long it may take to start, and to end.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The socket's path in its folder.
+const SOCKET: &str = "state/containerd.sock";
 
 /// A running containerd, which ends when this is dropped.
 pub(crate) struct Daemon {
-    child: Child,
+    service: Service,
     folder: PathBuf,
     path: OsString,
 }
@@ -45,53 +45,26 @@ impl Daemon {
             .cloned()
             .chain(std::env::split_paths(&system));
         let path = std::env::join_paths(all)?;
-        let mut command = Command::new("setpriv");
-        command
-            .args(["--pdeathsig", "TERM"])
-            .args(prefix)
-            .args(["containerd", "--config"])
-            .arg(&config)
-            .env("PATH", &path)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(fs::File::create(folder.join("log"))?);
-        let child = command.spawn().with_context(|| shell::line(&command))?;
-        let mut daemon = Self {
-            child,
+        let mut words = prefix.iter().copied().chain(["containerd", "--config"]);
+        let mut command = Command::new(words.next().unwrap_or_default());
+        command.args(words).arg(&config).env("PATH", &path);
+        let asked = || Ok(ctr(folder, &path, &["version"]).output()?.status.success());
+        let service = Service::start(&command, &folder.join("log"), asked)?;
+        Ok(Self {
+            service,
             folder: folder.to_owned(),
             path,
-        };
-        daemon.wait()?;
-        Ok(daemon)
-    }
-
-    fn wait(&mut self) -> Result<()> {
-        let start = Instant::now();
-        loop {
-            let answers = self.ctr(&["version"]).output()?.status.success();
-            if answers {
-                return Ok(());
-            }
-            if let Some(status) = self.child.try_wait()? {
-                bail!("containerd: {status}\n{}", self.log());
-            }
-            if start.elapsed() > PATIENCE {
-                bail!("containerd does not answer\n{}", self.log());
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        })
     }
 
     /// Returns its log without the usual lines.
     pub(crate) fn log(&self) -> String {
-        let log = fs::read_to_string(self.folder.join("log")).unwrap_or_default();
-        let told = |line: &&str| !line.contains("level=info");
-        log.lines().filter(told).collect::<Vec<_>>().join("\n")
+        self.service.log()
     }
 
     /// Returns the path of its socket.
     pub(crate) fn socket(&self) -> PathBuf {
-        self.folder.join("state/containerd.sock")
+        self.folder.join(SOCKET)
     }
 
     /// Returns the path of a program of its package.
@@ -103,13 +76,7 @@ impl Daemon {
 
     /// Returns a command of its client.
     pub(crate) fn ctr(&self, args: &[&str]) -> Command {
-        let mut ctr = Command::new("ctr");
-        ctr.arg("--address")
-            .arg(self.socket())
-            .args(args)
-            .env("PATH", &self.path)
-            .stdin(Stdio::null());
-        ctr
+        ctr(&self.folder, &self.path, args)
     }
 
     /// Returns the output of its client.
@@ -132,20 +99,15 @@ impl Daemon {
     }
 }
 
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let id = rustix::process::Pid::from_child(&self.child);
-        let _ = rustix::process::kill_process(id, rustix::process::Signal::TERM);
-        let start = Instant::now();
-        while start.elapsed() < PATIENCE {
-            if !matches!(self.child.try_wait(), Ok(None)) {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// Returns a command of the client of the containerd whose files are in `folder`.
+fn ctr(folder: &Path, path: &OsStr, args: &[&str]) -> Command {
+    let mut ctr = Command::new("ctr");
+    ctr.arg("--address")
+        .arg(folder.join(SOCKET))
+        .args(args)
+        .env("PATH", path)
+        .stdin(Stdio::null());
+    ctr
 }
 
 /// Returns a configuration with EROFS images as layers, either converted or pulled.

@@ -122,6 +122,32 @@ fn dockers_spellings_and_exit_statuses_are_supported() {
 }
 
 #[test]
+fn h_is_the_host_name_in_commands_that_make_a_sandbox_and_help_elsewhere() {
+    let tar = TarBuilder::new().file("file", "contents").finish();
+    let image = Layout::new().layer(&tar, Compression::None).finish();
+    let image = image.reference();
+    let blockbox = Blockbox::new();
+    blockbox.ok(["create", "--name", "box", "-h", "web", &image, "sh"]);
+    let format = "{{.Hostname}} {{.State.Running}} {{.CreatedAt}}";
+    let inspected = blockbox.ok(["inspect", "box", "--format", format]);
+    assert!(inspected.starts_with("web false 20"), "{inspected}");
+    assert_eq!(
+        blockbox.ok(["ps", "-a", "--format", "{{.Names}} {{.State}}"]),
+        "box created\n"
+    );
+    for command in ["run", "create", "warm"] {
+        let output = blockbox.output([command, "-h"]);
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(error.contains("--hostname"), "{error}");
+        assert!(!output.status.success());
+        assert!(blockbox.ok([command, "--help"]).contains("Usage: "));
+    }
+    for command in ["ps", "exec", "start"] {
+        assert!(blockbox.ok([command, "-h"]).contains("Usage: "));
+    }
+}
+
+#[test]
 fn a_sandbox_with_the_name_of_a_subcommand_of_export_is_exported_after_two_dashes() {
     let blockbox = Blockbox::new();
     let error = blockbox.fails(["export", "--", "containerd-cache"]);
