@@ -155,8 +155,8 @@ fn write_upper(
         }
     }
     disk.add_dir(top, name(WORK_DIR), ours).map_err(failed)?;
-    disk.finish().map_err(failed)?;
-    Ok(())
+    let (file, _) = disk.finish().map_err(failed)?;
+    Ok(atomic::finish(&file, &path)?)
 }
 
 /// Returns the attributes of an image's root directory.

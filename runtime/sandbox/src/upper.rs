@@ -5,7 +5,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use blockbox_store::{Meter, sparse};
+use blockbox_store::{Meter, atomic, sparse};
 
 use crate::error::{Error, Result};
 use crate::files::hold::{Consistency, Hold};
@@ -35,7 +35,7 @@ impl Sandbox {
         let copy = create_copy(to)?;
         sparse::copy(&disk, &copy, meter).map_err(Error::io(to))?;
         let held = hold.release()?;
-        copy.sync_all().map_err(Error::io(to))?;
+        atomic::finish(&copy, to)?;
         Ok(held)
     }
 }

@@ -132,7 +132,7 @@ impl Volume {
             if let Some(size) = size.filter(|size| *size != length) {
                 ext4_writer::grow(&to, size).map_err(failed)?;
             }
-            to.sync_all().map_err(Error::io(path))
+            Ok(atomic::finish(&to, path)?)
         })
     }
 
@@ -468,7 +468,7 @@ fn write_disk(
     disk.finish().map_err(failed)?;
     let mut file = &file;
     file.rewind().map_err(Error::io(path))?;
-    file.sync_all().map_err(Error::io(path))
+    Ok(atomic::finish(file, path)?)
 }
 
 /// Returns a random UUID, so that volumes can be distinguished.

@@ -63,10 +63,34 @@ pub fn finish_read_only(file: &File) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Whether a power cut may lose a file.
+/// As [`write_file`], for a change that a power cut may undo: the file is then as it was before.
+pub(crate) fn write_undoable<E: From<Error>>(
+    path: &Path,
+    fill: impl FnOnce(&mut NewFile) -> Result<(), E>,
+) -> Result<(), E> {
+    write(path, (0o644, Loss::OfTheChange), fill)
+}
+
+/// Syncs a new file at `path` that is complete: it survives a power cut once its folder is
+/// [synced](sync_folder). A file in a folder that [`write_folder`] fills is synced together with
+/// that folder.
+pub fn finish(file: &File, path: &Path) -> Result<()> {
+    if filling::is_filled(parent(path)) {
+        // The folder is not visible before all of it is synced, which then has little to write.
+        start_writeback(file, 0, None);
+        return Ok(());
+    }
+    file.sync_all().map_err(Error::io(path))
+}
+
+/// What a power cut may lose.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Loss {
+    /// The file, or its contents.
     Harmless,
+    /// The change of the file, whose previous contents are there again.
+    OfTheChange,
+    /// Nothing.
     Prevented,
 }
 
@@ -129,17 +153,11 @@ fn write<T, E: From<Error>>(
     let mut file = NewFile::create_in(folder, mode).map_err(Error::io(folder))?;
     let value = fill(&mut file)?;
     file.flush().map_err(Error::io(path))?;
-    if loss == Loss::Prevented && filling::is_filled(folder) {
-        // The folder is not visible before all of it is synced, which then has little to write.
-        start_writeback(file.as_file(), 0, None);
-        file.persist(path).map_err(Error::io(path))?;
-        return Ok(value);
-    }
-    if loss == Loss::Prevented {
-        file.as_file().sync_all().map_err(Error::io(path))?;
+    if loss != Loss::Harmless {
+        finish(file.as_file(), path)?;
     }
     file.persist(path).map_err(Error::io(path))?;
-    if loss == Loss::Prevented {
+    if loss == Loss::Prevented && !filling::is_filled(folder) {
         sync_folder(folder)?;
     }
     Ok(value)

@@ -169,9 +169,13 @@ impl State {
     /// full disk, it is written over the previous state, whose space it has.
     pub fn write(&self, folder: &Path) -> Result<()> {
         let path = folder.join(FILE);
-        let written = atomic::write_file(&path, |file| {
-            atomic::json(file, self).map_err(Error::io(&path))
-        });
+        let fill = |file: &mut atomic::NewFile| atomic::json(file, self).map_err(Error::io(&path));
+        let written = match self.status {
+            // A power cut ends the machine. The state before says as much about the sandbox then:
+            // that its command did not start, or ran when the monitor was killed.
+            Status::Starting | Status::Stopping => atomic::write_undoable(&path, fill),
+            _ => atomic::write_file(&path, fill),
+        };
         match written {
             Err(Error::Io { source, .. }) if is_full(&source) => {
                 self.overwrite(&path).map_err(Error::io(&path))

@@ -90,7 +90,7 @@ impl Snapshot {
             let upper = create_copy(&path)?;
             disk(&mut tar, &upper, &path)?;
             snapshot.check(&upper, &Meter::default())?;
-            upper.sync_all().map_err(Error::io(&path))?;
+            atomic::finish(&upper, &path)?;
             snapshot.record.write(folder)?;
             Ok::<_, Error>(())
         })?;

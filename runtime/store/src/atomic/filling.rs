@@ -5,17 +5,17 @@
 //! before the folder is renamed.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::folder::sync_folder;
+use super::folder::sync_together;
 use crate::error::{Error, Result};
 
 static FOLDERS: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 
-/// Returns whether this process fills `folder`, and will sync it.
+/// Returns whether this process fills `folder`, and will sync it with the files in it.
 pub(super) fn is_filled(folder: &Path) -> bool {
     folders().contains(folder)
 }
@@ -31,19 +31,17 @@ impl Filling {
 
     /// Syncs the folder and the files in it.
     pub(super) fn sync(self) -> Result<()> {
+        let mut paths = vec![self.0.clone()];
         for entry in fs::read_dir(&self.0).map_err(Error::io(&self.0))? {
             let entry = entry.map_err(Error::io(&self.0))?;
             let path = entry.path();
             let meta = entry.metadata().map_err(Error::io(&path))?;
             // A file with a second name was synced before it was linked here.
             if meta.is_file() && meta.nlink() == 1 {
-                // Writeback of all files has begun and allocated their blocks, so the first sync
-                // also commits the metadata of the others.
-                let synced = File::open(&path).and_then(|file| file.sync_all());
-                synced.map_err(Error::io(&path))?;
+                paths.push(path);
             }
         }
-        sync_folder(&self.0)
+        sync_together(&paths)
     }
 }
 
