@@ -109,11 +109,7 @@ impl Session {
         }
         // The time in the boot message is old, because the message waited for the guest to boot.
         // Commands come after this request, so there is no need to wait for its answer.
-        link.send(&Request::SetClock {
-            id: 0,
-            realtime_ns: link::realtime_ns(),
-            step: true,
-        })?;
+        link.set_clock_soon(true)?;
         Ok(Session {
             link,
             boot: BootTimes {
@@ -225,6 +221,15 @@ impl Session {
             realtime_ns: link::realtime_ns(),
             step: false,
         })
+    }
+
+    /// As [`set_clock`](Self::set_clock), without waiting until the guest has done it.
+    ///
+    /// # Errors
+    ///
+    /// If the guest is gone.
+    pub fn set_clock_soon(&self) -> Result<(), GuestError> {
+        self.link.set_clock_soon(false)
     }
 
     /// Returns the resources that the guest and its commands use.

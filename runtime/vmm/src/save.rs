@@ -7,6 +7,8 @@
 
 use std::fmt;
 use std::fs::{self, File};
+use std::panic::resume_unwind;
+use std::thread;
 use std::time::Duration;
 
 use blockbox_protocol::PROTOCOL_VERSION;
@@ -23,19 +25,21 @@ use super::{Vm, Vmm, VmmError};
 const CHANGE_TIME: Duration = Duration::from_secs(10);
 
 impl Vm {
-    /// Stops the machine, writes the state of its CPUs and devices to `state` (some hundred KiB),
-    /// calls `meanwhile`, and resumes the machine. `meanwhile` must copy the memory, which must be
-    /// [shared](crate::MemoryBacking::Shared) or in a file, and the writable disks.
+    /// Stops the machine, writes the state of its CPUs and devices to `state` (some hundred KiB) as
+    /// it calls `meanwhile` in another thread, and resumes the machine. `meanwhile` must copy the
+    /// memory, which must be [shared](crate::MemoryBacking::Shared) or in a file, and the writable
+    /// disks: a stopped machine changes neither, and QEMU has ended all requests to its disks when
+    /// it reports the stop.
     ///
     /// # Errors
     ///
     /// [`VmmError::Unsupported`] if the monitor does not support this; those of [`Qmp`]. If a disk
     /// cannot be put back, the machine is killed.
-    pub fn save<T>(
+    pub fn save<T: Send>(
         &self,
         state: &File,
         timeout: Duration,
-        meanwhile: impl FnOnce() -> T,
+        meanwhile: impl FnOnce() -> T + Send,
     ) -> Result<T, VmmError> {
         let qmp = self.qmp().ok_or(VmmError::Unsupported {
             vmm: self.vmm(),
@@ -43,22 +47,26 @@ impl Vm {
         })?;
         qmp.stop()?;
         let mut out = Vec::new();
-        let saved = self
-            .removable
-            .iter()
-            .try_for_each(|(name, disk)| {
-                take_out(qmp, name)?;
-                out.push((name, disk));
-                Ok(())
-            })
-            .and_then(|()| qmp.save(state, timeout))
-            .map(|()| meanwhile());
+        let (saved, copied) = thread::scope(|scope| {
+            let copying = scope.spawn(meanwhile);
+            let saved = self
+                .removable
+                .iter()
+                .try_for_each(|(name, disk)| {
+                    take_out(qmp, name)?;
+                    out.push((name, disk));
+                    Ok(())
+                })
+                .and_then(|()| qmp.save(state, timeout));
+            (saved, copying.join())
+        });
         for (name, disk) in out {
             // A guest that reads zeros instead of its image would corrupt its data.
             put_back(qmp, name, disk).inspect_err(|_| self.kill())?;
         }
         qmp.cont()?;
-        saved
+        saved?;
+        Ok(copied.unwrap_or_else(|panic| resume_unwind(panic)))
     }
 }
 

@@ -30,8 +30,8 @@ pub(super) struct Savable {
 }
 
 impl Savable {
-    /// Copies the machine, and its writable disk `from`, to new files in the folder `to`. Returns
-    /// how long the guest was stopped.
+    /// Copies the machine, and its writable disk `from`, to new files in the folder `to`, which the
+    /// client syncs if it keeps it. Returns how long the guest was stopped.
     pub(super) fn save(
         &self,
         session: &Session,
@@ -63,10 +63,7 @@ impl Savable {
         let last_id = copied?;
         thawed?;
         // The guest's clock was stopped, too.
-        session.set_clock()?;
-        for file in [&upper, &memory, &machine] {
-            file.sync_all().map_err(Error::io(to))?;
-        }
+        session.set_clock_soon()?;
         let kernel = session.kernel_release().to_owned();
         let saved = Saved::new(identity, kernel, last_id, command, self.spec.clone());
         saved.write(to)?;

@@ -1,5 +1,6 @@
 //! The record of the running machine in a snapshot: `memory.json` in its folder.
 
+use std::io::Write;
 use std::path::Path;
 
 use blockbox_store::atomic;
@@ -9,6 +10,7 @@ use blockbox_vmm::guest::RunningCommand;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::upper::create_copy;
 
 /// The version of the records that this version writes.
 const VERSION: u32 = 1;
@@ -69,12 +71,12 @@ impl Saved {
         }
     }
 
-    /// Writes the record into the folder of a snapshot.
+    /// Writes the record into the folder of a new snapshot, which nobody sees yet.
     pub(crate) fn write(&self, folder: &Path) -> Result<()> {
         let path = folder.join(FILE);
-        atomic::write_private(&path, |file| {
-            atomic::json(file, self).map_err(Error::io(&path))
-        })
+        let text = serde_json::to_vec_pretty(self).map_err(|e| Error::io(&path)(e.into()))?;
+        let mut file = create_copy(&path)?;
+        file.write_all(&text).map_err(Error::io(&path))
     }
 
     /// Checks that this machine, which QEMU has started for that, can resume the copy.

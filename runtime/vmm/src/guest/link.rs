@@ -272,6 +272,15 @@ impl Link {
         self.send_within(request, SEND_TIMEOUT)
     }
 
+    /// Sets the guest's clock to the host's, without waiting for the answer.
+    pub(super) fn set_clock_soon(&self, step: bool) -> Result<(), GuestError> {
+        self.send(&Request::SetClock {
+            id: 0,
+            realtime_ns: realtime_ns(),
+            step,
+        })
+    }
+
     /// Sends the boot message, which the guest reads once it has booted.
     pub(super) fn send_boot(&self, boot: &Boot, timeout: Duration) -> Result<(), GuestError> {
         let mut boot = boot.clone();
