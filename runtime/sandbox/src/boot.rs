@@ -257,8 +257,9 @@ fn boot_message(root: &Root, spec: &Spec) -> Boot {
         .map(|path| Mount::new(path.as_str(), MountSource::SandboxDisk).copy_up(true));
     boot.mounts.extend(mounts);
     boot.read_only_root = spec.read_only;
-    if spec.forked {
-        // The machine ID of the image, or of the original sandbox, must not be shared.
+    if spec.forked || spec.machine.forkable {
+        // The machine ID of the image, or of the original sandbox, must not be shared. A machine
+        // that has one of its own has a place for a copy's, which a copy would have to make first.
         boot.machine_id = machine_id(&spec.id);
     }
     boot.ulimits = spec.ulimits.iter().map(limit).collect();

@@ -27,11 +27,20 @@ const MOST_CGROUPS: usize = 1024;
 /// freeze.
 const FREEZE_TIME: Duration = Duration::from_millis(20);
 
+/// How long after a command's start the cgroup of the next one is made, so that neither waits for
+/// it.
+const SPARE_DELAY: Duration = Duration::from_secs(1);
+
 /// The root of all cgroups. A kernel may not support cgroups.
 #[derive(Debug)]
 pub(crate) struct Cgroups {
     root: Option<Rc<OwnedFd>>,
     made: u32,
+    /// The cgroup of the next command. In a copy of the guest, whose kernel QEMU translates anew,
+    /// making one takes as long as a twentieth of everything until the first output.
+    spare: Option<Cgroup>,
+    /// When the spare one is made.
+    due: Option<Instant>,
     /// Cgroups of commands that have ended, whose descendants may still run.
     left: Vec<Cgroup>,
 }
@@ -54,12 +63,33 @@ impl Cgroups {
         Cgroups {
             root: root.map(Rc::new),
             made: 0,
+            spare: None,
+            due: Some(Instant::now() + SPARE_DELAY),
             left: Vec::new(),
         }
     }
 
-    /// Creates a new cgroup, if possible.
+    /// Returns a new cgroup, if possible.
     pub(crate) fn create(&mut self) -> Option<Cgroup> {
+        self.due = Some(Instant::now() + SPARE_DELAY);
+        // A command may have removed it.
+        let spare = self.spare.take().filter(Cgroup::exists);
+        spare.or_else(|| self.make())
+    }
+
+    /// Returns when [`make_spare`](Self::make_spare) must be called.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// Makes the cgroup of the next command, if it is time.
+    pub(crate) fn make_spare(&mut self) {
+        if self.due.take_if(|due| Instant::now() >= *due).is_some() && self.spare.is_none() {
+            self.spare = self.make();
+        }
+    }
+
+    fn make(&mut self) -> Option<Cgroup> {
         let root = self.root.clone()?;
         self.made = self.made.wrapping_add(1);
         let name = format!("blockbox.{}", self.made);
@@ -131,6 +161,10 @@ impl Cgroup {
             .find(|(name, _)| *name == "usage_usec")
             .and_then(|(_, value)| value.parse::<u64>().ok());
         microseconds.unwrap_or(0).saturating_mul(1000)
+    }
+
+    fn exists(&self) -> bool {
+        read(&self.folder, "cgroup.events").is_some()
     }
 
     /// Returns whether a freeze is not complete.

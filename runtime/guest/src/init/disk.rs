@@ -9,6 +9,7 @@ use blockbox_protocol::{Request, UPPER_SERIAL};
 use rustix::io::Errno;
 
 use super::boot::Roots;
+use super::failure::errno_of;
 use super::rcu::Expedite;
 use super::server::earlier;
 use super::worker::{Job, Kind, Outcome, Worker};
@@ -101,6 +102,12 @@ impl Disk {
                 }
                 None => answer(id, Kind::Other, errno(Errno::INVAL)),
             },
+            // Every writer waits for the thaw, and would wait for the fork of a worker, too.
+            Request::Thaw { id } if self.worker.is_idle() => {
+                let thawed = sys::thaw(roots.upper.as_fd());
+                let errno = thawed.err().map_or(0, |error| errno_of(&error));
+                self.note(answer(id, Kind::Thaw, errno))
+            }
             Request::Thaw { id } => self.on_upper(Some(id), Kind::Thaw, roots, |upper| {
                 sys::thaw(upper.as_fd())
             }),

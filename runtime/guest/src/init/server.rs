@@ -201,6 +201,7 @@ impl Server {
                 metadata.lock();
             }
             if !self.suspended {
+                self.cgroups.make_spare();
                 self.report_exits();
             }
         }
@@ -333,6 +334,9 @@ impl Server {
     }
 
     fn exec(&mut self, id: u32, spec: &ExecSpec) {
+        if let Err(failure) = spawn::check(spec, self.namespaces.as_ref()) {
+            return self.refuse(id, None, failure);
+        }
         let cgroup = self.cgroups.create();
         let surroundings = Surroundings {
             proc: &self.roots.proc,

@@ -154,8 +154,20 @@ pub(crate) fn spawn(
     })
 }
 
-/// Reports a missing program without starting a process: every host requests a hook that most
-/// images do not have.
+/// Reports a missing program of a plain request before anything is made for it: every host requests
+/// a hook that most images do not have.
+pub(crate) fn check(spec: &ExecSpec, namespaces: Option<&Namespaces>) -> Result<(), SpawnFailure> {
+    let plain = spec.user.is_empty() && spec.groups.is_empty() && spec.cwd.is_empty();
+    match spec.args.first() {
+        Some(name) if plain && !spec.init && namespaces.is_none() && name.starts_with(b"/") => {
+            let name = OsStr::from_bytes(name);
+            is_there(name, name.as_ref())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Reports a missing program without starting a process.
 fn is_there(name: &OsStr, program: &Path) -> Result<(), SpawnFailure> {
     match fs::metadata(program) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(SpawnFailure::new(
@@ -382,4 +394,27 @@ fn look_up(
             format!("exec: \"{quoted}\": executable file not found in $PATH"),
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_program_of_a_plain_request_is_reported_before_anything_is_made_for_it() {
+        let code = |spec: &ExecSpec| check(spec, None).err().map(|failure| failure.code);
+        let missing = ExecSpec::new([b"/no/such/program".to_vec()]);
+        assert_eq!(code(&missing), Some(NOT_FOUND));
+        assert_eq!(code(&ExecSpec::new([b"/".to_vec()])), None);
+        // These are looked for with the folders and the user of the request.
+        for name in ["no-such-program", "./no/such/program", ""] {
+            assert_eq!(code(&ExecSpec::new([name])), None, "{name}");
+        }
+        let mut other = missing.clone();
+        other.user = b"nobody".to_vec();
+        assert_eq!(code(&other), None);
+        let mut other = missing.clone();
+        other.cwd = b"/srv".to_vec();
+        assert_eq!(code(&other), None);
+    }
 }

@@ -36,6 +36,7 @@ impl Server {
         let first = sources.len();
         let lock = self.metadata.as_ref().map(Metadata::due);
         let mut deadline = earlier(self.disk.deadline(), lock);
+        deadline = earlier(deadline, self.cgroups.deadline());
         let has_room = self.control.has_room();
         for command in self.commands.values() {
             if let Some(fd) = command.stdin.waiting() {
