@@ -8,7 +8,7 @@ use std::fs;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, mpsc};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use blockbox_store::snapshot::{MACHINE, MEMORY};
@@ -84,13 +84,14 @@ pub(super) fn run(store: Store, lock: Lock, info: Info, launcher: UnixStream) ->
         warning: None,
         adopted: None,
         held: Vec::new(),
+        saving: None,
     };
     life.state.status = Status::Starting;
     life.state.socket = Some(path.clone());
     life.state.monitor_pid = Some(std::process::id());
     life.state.restarts = 0;
     life.state.error = None;
-    life.save()?;
+    life.start_saving()?;
 
     watch_signals(&monitor);
     connection::serve(&monitor, launcher, true).map_err(Error::io(&path))?;
@@ -102,6 +103,7 @@ pub(super) fn run(store: Store, lock: Lock, info: Info, launcher: UnixStream) ->
     });
 
     let ended = life.live();
+    life.end_saving();
     let removed = life.state.discard;
     let saved = if removed {
         events::note(&life.store, &life.spec, "remove", &[]);
@@ -157,6 +159,8 @@ pub(super) struct Life {
     pub(super) adopted: Option<Exec>,
     /// Locks that are held while the machine runs.
     held: Vec<Held>,
+    /// The thread that writes the first state.
+    saving: Option<JoinHandle<()>>,
 }
 
 impl Life {
@@ -505,9 +509,31 @@ impl Life {
     }
 
     /// Writes the state.
-    pub(super) fn save(&self) -> Result<()> {
+    pub(super) fn save(&mut self) -> Result<()> {
+        self.end_saving();
         self.monitor.lock().state = self.state.clone();
         Ok(self.state.write(&self.folder)?)
+    }
+
+    /// Writes the state as the machine is planned. The next state is written after it.
+    fn start_saving(&mut self) -> Result<()> {
+        self.monitor.lock().state = self.state.clone();
+        let (state, folder) = (self.state.clone(), self.folder.clone());
+        let write = move || {
+            if let Err(error) = state.write(&folder) {
+                background::complain(with_causes(&error));
+            }
+        };
+        let thread = thread::Builder::new().name("state".to_owned());
+        self.saving = Some(thread.spawn(write).map_err(Error::io("a thread"))?);
+        Ok(())
+    }
+
+    fn end_saving(&mut self) {
+        if let Some(saving) = self.saving.take() {
+            // It has reported its error.
+            let _ = saving.join();
+        }
     }
 }
 

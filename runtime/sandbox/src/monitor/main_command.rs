@@ -115,8 +115,7 @@ impl Life {
             inner.launched = true;
             inner.copying += 1;
         }
-        self.save()?;
-        events::note(&self.store, &self.spec, "start", &[]);
+        // Its output does not wait until the state is on the disk.
         let monitor = Arc::clone(&self.monitor);
         let running = Arc::clone(&hub);
         background::thread("main", move || {
@@ -126,6 +125,8 @@ impl Life {
             inner.copying -= 1;
             monitor.changed.notify_all();
         });
+        self.save()?;
+        events::note(&self.store, &self.spec, "start", &[]);
         if let Some(Start {
             client,
             id,
