@@ -9,7 +9,7 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -271,12 +271,9 @@ fn steps(trace: &str) -> Vec<Step> {
     trace.lines().filter_map(step).collect()
 }
 
-#[test]
-fn files_of_an_image_are_synced_before_the_image_gets_its_name() {
-    let Some(mut strace) = oracle("strace") else {
-        return;
-    };
-    let blockbox = Blockbox::new();
+/// Runs a command under strace, and returns what it syncs and names; `None` without strace.
+fn traced(blockbox: &Blockbox, args: &[&str]) -> Option<Vec<Step>> {
+    let mut strace = oracle("strace")?;
     let dir = tempfile::tempdir().unwrap();
     let trace = dir.path().join("trace");
     let calls = "fsync,fdatasync,link,linkat,rename,renameat,renameat2";
@@ -286,11 +283,77 @@ fn files_of_an_image_are_synced_before_the_image_gets_its_name() {
     strace.arg(command.get_program()).args(command.get_args());
     let environment = command.get_envs();
     strace.envs(environment.filter_map(|(name, value)| Some((name, value?))));
-    let layout = layout();
-    strace.args(["pull", "-q", &layout.reference()]);
-    let output = strace.output().unwrap();
+    let output = strace.args(args).output().unwrap();
     assert!(output.status.success(), "{output:?}");
+    Some(steps(&fs::read_to_string(&trace).unwrap()))
+}
 
+#[test]
+fn files_of_a_sandbox_and_of_a_snapshot_are_synced_before_it_gets_its_name() {
+    let blockbox = Blockbox::new();
+    let layout = layout();
+    let image = layout.reference();
+    blockbox.ok(&["pull", "-q", &image]);
+    let home = blockbox.home().canonicalize().unwrap();
+    let kinds: [(&[&str], &str, &[&str]); 4] = [
+        (
+            &["create", "--name", "one", &image, "true"],
+            "sandboxes/one",
+            &["upper.ext4", "sandbox.json", "state.json"],
+        ),
+        (
+            &["fork", "--no-start", "one", "--name", "two"],
+            "sandboxes/two",
+            &["upper.ext4", "sandbox.json", "state.json"],
+        ),
+        (
+            &["snapshot", "create", "one", "-n", "kept"],
+            "snapshots/kept",
+            &["upper.ext4", "snapshot.json"],
+        ),
+        (
+            &["volume", "create", "data"],
+            "volumes/data",
+            &["data.ext4", "volume.json"],
+        ),
+    ];
+    for (args, folder, files) in kinds {
+        let Some(steps) = traced(&blockbox, args) else {
+            return;
+        };
+        let outer = home.join(folder).parent().unwrap().to_owned();
+        let (mut synced, mut named) = (Vec::new(), false);
+        for step in steps {
+            match step {
+                Step::Synced { path, .. } => synced.push(PathBuf::from(path)),
+                Step::Named { from, to } if Path::new(&to) == home.join(folder) => {
+                    let from = PathBuf::from(from);
+                    for file in files {
+                        let file = from.join(file);
+                        assert!(synced.contains(&file), "{file:?} is not synced");
+                    }
+                    assert!(synced.contains(&from), "{synced:?}");
+                    synced.clear();
+                    named = true;
+                }
+                Step::Named { .. } => {}
+            }
+        }
+        assert!(named, "{folder} has no name");
+        assert!(
+            synced.contains(&outer),
+            "the name of {folder} is not synced"
+        );
+    }
+}
+
+#[test]
+fn files_of_an_image_are_synced_before_the_image_gets_its_name() {
+    let blockbox = Blockbox::new();
+    let layout = layout();
+    let Some(steps) = traced(&blockbox, &["pull", "-q", &layout.reference()]) else {
+        return;
+    };
     let home = blockbox.home().canonicalize().unwrap();
     let in_home = |path: &str| {
         let path = Path::new(path).strip_prefix(&home).ok()?;
@@ -298,7 +361,7 @@ fn files_of_an_image_are_synced_before_the_image_gets_its_name() {
     };
     let mut synced = Vec::new();
     let (mut layers, mut image) = (0, None);
-    for step in steps(&fs::read_to_string(&trace).unwrap()) {
+    for step in steps {
         match step {
             Step::Synced { descriptor, path } => {
                 // A file without a name is named by its descriptor.
