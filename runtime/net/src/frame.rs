@@ -13,8 +13,11 @@ use mio::net::UnixStream;
 const MAX_FRAME: usize = 65_535 + ETHERNET;
 /// The length of an Ethernet header in bytes.
 pub(crate) const ETHERNET: usize = 14;
-/// The largest IP packet on the link, in bytes.
+/// The largest IP packet that every guest receives, in bytes.
 pub(crate) const MTU: usize = 1500;
+/// The largest IP packet that a guest may ask for with the maximum segment size of its TCP, in
+/// bytes. Segments never exceed the MTU of the guest's interface, so the gateway need not know it.
+pub(crate) const LARGEST: usize = 65_535;
 
 const LENGTH: usize = 4;
 const INPUT: usize = 256 << 10;
@@ -28,7 +31,9 @@ pub(crate) struct Input {
     filled: Range<usize>,
     /// Whether the socket may have more data.
     pub(crate) readable: bool,
-    /// Whether the peer has closed its side.
+    /// Whether the poll has reported that the peer has closed its side.
+    pub(crate) closing: bool,
+    /// Whether the peer has closed its side, and everything was read.
     pub(crate) ended: bool,
 }
 
@@ -38,6 +43,7 @@ impl Input {
             buffer: vec![0; INPUT],
             filled: 0..0,
             readable: true,
+            closing: false,
             ended: false,
         }
     }
@@ -48,6 +54,7 @@ impl Input {
             buffer: Vec::new(),
             filled: 0..0,
             readable: false,
+            closing: false,
             ended: false,
         }
     }
@@ -61,13 +68,20 @@ impl Input {
             self.filled = 0..self.filled.len();
         }
         let space = &mut self.buffer[self.filled.end..];
+        let room = space.len();
         if space.is_empty() {
             // The buffer is full of complete frames, which must be handled first.
             return Ok(());
         }
         match stream.read(space) {
             Ok(0) => self.ended = true,
-            Ok(count) => self.filled.end += count,
+            Ok(count) => {
+                self.filled.end += count;
+                // A read that leaves room has emptied the socket, and an event reports what arrives
+                // later. The end of the stream is not among the bytes: once an event has announced
+                // it, it must be read.
+                self.readable = count == room || self.closing;
+            }
             Err(error) if error.kind() == ErrorKind::WouldBlock => self.readable = false,
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) if error.kind() == ErrorKind::ConnectionReset => self.ended = true,
@@ -138,7 +152,7 @@ impl Output {
 
     /// Returns whether another frame may be queued.
     pub(crate) fn has_room(&self) -> bool {
-        self.buffer.len() - self.sent + LENGTH + ETHERNET + MTU <= OUTPUT
+        self.buffer.len() - self.sent + LENGTH + ETHERNET + LARGEST <= OUTPUT
     }
 
     /// Returns the number of unsent bytes.

@@ -159,11 +159,13 @@ impl Gateway {
             let Some((kind, index)) = token::unpack(event.token()) else {
                 continue;
             };
-            let readable = event.is_readable() || event.is_read_closed() || event.is_error();
+            let closed = event.is_read_closed() || event.is_error();
+            let readable = event.is_readable() || closed;
             let writable = event.is_writable() || event.is_write_closed() || event.is_error();
             match kind {
                 Kind::Frames => {
                     self.input.readable |= readable;
+                    self.input.closing |= closed;
                     self.shared.out.writable |= writable;
                 }
                 Kind::Control => {
@@ -407,6 +409,18 @@ mod tests {
     use std::io::{Read, Write};
 
     use super::*;
+
+    #[test]
+    fn a_link_that_closes_right_after_its_last_bytes_ends_the_gateway() {
+        let (frames, mut machine) = StdUnixStream::pair().unwrap();
+        let (control, _client) = StdUnixStream::pair().unwrap();
+        let (mut gateway, _) = Gateway::new(Config::new(), frames, control).unwrap();
+        machine.write_all(&[0, 0, 0, 2, 0xff, 0xff]).unwrap();
+        drop(machine);
+        let limit = Duration::from_millis(200);
+        let ended = (0..5).any(|_| !gateway.turn(limit).unwrap());
+        assert!(ended, "the end was not read after the bytes");
+    }
 
     #[test]
     fn a_frame_that_the_machine_reads_does_not_wake_the_gateway() {

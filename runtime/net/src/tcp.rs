@@ -7,6 +7,7 @@ mod call;
 mod device;
 mod flow;
 mod sniff;
+mod spare;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io::{self, ErrorKind};
@@ -22,6 +23,7 @@ use socket2::{SockRef, TcpKeepalive};
 
 use self::device::Stack;
 use self::flow::{Far, Flow, Key, Resolver, Stage, Turn};
+use self::spare::Spare;
 use crate::control::FlowStatus;
 use crate::denial::{Denial, Reason};
 use crate::dns;
@@ -46,6 +48,7 @@ pub(crate) struct Tcp {
     servers: HashMap<u16, IpAddr>,
     ready: VecDeque<usize>,
     buffered: usize,
+    spare: Spare,
     serial: u64,
     port: u16,
     /// Connections since the start.
@@ -66,6 +69,7 @@ impl Tcp {
             servers: HashMap::new(),
             ready: VecDeque::new(),
             buffered: 0,
+            spare: Spare::default(),
             serial: 0,
             port: FIRST_PORT,
             total: 0,
@@ -286,7 +290,8 @@ impl Tcp {
             addr: Some(far.ip().into()),
             port: far.port(),
         };
-        if flow.socket(buffer).listen(endpoint).is_ok() {
+        let socket = flow.socket(buffer, &mut self.spare);
+        if socket.listen(endpoint).is_ok() {
             let (now, sockets) = (shared.stack_now(), &mut flow.sockets);
             self.stack.receive(now, &syn, sockets, &mut shared.out);
             if let Some(packet) = Packet::parse(&syn) {
@@ -478,6 +483,9 @@ impl Tcp {
         self.by_key.remove(&flow.key);
         self.by_serial.remove(&flow.serial);
         self.buffered = self.buffered.saturating_sub(2 * flow.buffer);
+        if let Some(socket) = flow.take_socket() {
+            self.spare.keep(socket);
+        }
         self.sent += flow.sent;
         self.received += flow.received;
     }

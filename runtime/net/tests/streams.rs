@@ -284,3 +284,54 @@ fn peers_that_stop_reading_hold_their_senders_and_bounded_memory() {
     let status = lab.gateway().status_where(|status| status.flows.is_empty());
     assert_eq!(status.buffer_bytes, 0);
 }
+
+/// Returns how many packets the guest's interface has received and sent.
+fn packets(lab: &Lab) -> [u64; 2] {
+    let shown = lab.run("cat", &["/proc/net/dev"]);
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    let line = shown
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("eth0:"));
+    let fields: Vec<u64> = line
+        .unwrap()
+        .split_whitespace()
+        .map(|field| field.parse().unwrap())
+        .collect();
+    [fields[1], fields[9]]
+}
+
+#[test]
+fn segments_are_as_large_as_the_guests_interface_allows() {
+    const BLOCKS: u64 = 8;
+    let Some(lab) = Lab::with(&[PUBLIC], Config::new()) else {
+        return;
+    };
+    let listener = listen(&lab, PUBLIC);
+    for mtu in [1500, 15_000, 60_000] {
+        let set = lab.run("ip", &["link", "set", "eth0", "mtu", &mtu.to_string()]);
+        assert!(set.status.success(), "{set:?}");
+        let (guest, server) = pair(&lab, &listener);
+        let before = packets(&lab);
+        let received = std::thread::scope(|scope| {
+            let sent = scope.spawn(|| [send(&guest, BLOCKS, 1), send(&server, BLOCKS, 2)]);
+            let up = scope.spawn(|| receive(&server));
+            let down = receive(&guest);
+            let [first, second] = sent.join().unwrap();
+            assert_eq!(up.join().unwrap().1, first);
+            assert_eq!(down.1, second);
+            down.0
+        });
+        assert_eq!(received, BLOCKS << 20);
+        let moved: Vec<_> = packets(&lab)
+            .iter()
+            .zip(before)
+            .map(|(now, before)| now - before)
+            .collect();
+        // Half of the segments may be short, and as many acknowledgements go the other way.
+        let most = (BLOCKS << 20) / (mtu - 40) * 4 + 100;
+        assert!(
+            moved.iter().all(|count| *count < most),
+            "{mtu}: {moved:?}, {most}"
+        );
+    }
+}

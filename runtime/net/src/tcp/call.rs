@@ -90,7 +90,7 @@ impl Tcp {
         };
         let key = flow.key;
         let endpoint = |address: SocketAddr| IpEndpoint::new(address.ip().into(), address.port());
-        let socket = flow.socket(buffer);
+        let socket = flow.socket(buffer, &mut self.spare);
         let called = socket
             .connect(
                 self.stack.interface().context(),

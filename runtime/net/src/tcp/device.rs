@@ -6,7 +6,7 @@ use smoltcp::time::Instant;
 use smoltcp::wire::{HardwareAddress, IpCidr};
 
 use crate::config::Addresses;
-use crate::frame::{MTU, Output};
+use crate::frame::{LARGEST, Output};
 use crate::shared;
 
 struct Link<'a> {
@@ -54,7 +54,7 @@ impl Device for Link<'_> {
     fn capabilities(&self) -> DeviceCapabilities {
         let mut capabilities = DeviceCapabilities::default();
         capabilities.medium = Medium::Ip;
-        capabilities.max_transmission_unit = MTU;
+        capabilities.max_transmission_unit = LARGEST;
         // Bytes cannot change on a socket between two processes; the guest's kernel checks our
         // checksums.
         capabilities.checksum.ipv4 = Checksum::Tx;

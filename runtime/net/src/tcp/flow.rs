@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 use blockbox_protocol::network::Protocol;
 use mio::net::TcpStream;
 use smoltcp::iface::{SocketHandle, SocketSet};
-use smoltcp::socket::tcp::{RecvError, Socket, SocketBuffer, State};
+use smoltcp::socket::tcp::{RecvError, Socket, State};
 use socket2::SockRef;
 
 use super::sniff::{LONGEST, Sniff, sniff};
+use super::spare::Spare;
 use crate::denial::{Denial, Reason};
 use crate::dns::question::{Client, Question};
 use crate::policy::{NameCheck, Policy};
@@ -21,6 +22,8 @@ use crate::policy::{NameCheck, Policy};
 const TURN: usize = 256 << 10;
 /// How often an idle guest is probed.
 const KEEP_ALIVE: smoltcp::time::Duration = smoltcp::time::Duration::from_secs(75);
+/// How long an acknowledgement may wait for data to go with it, or for the window to open.
+const ACK_DELAY: smoltcp::time::Duration = smoltcp::time::Duration::from_millis(10);
 /// How long bytes that may be the beginning of a name are held back.
 const HOLD: Duration = Duration::from_secs(5);
 /// The most pending queries of one connection to the resolver.
@@ -147,14 +150,13 @@ impl Flow {
         }
     }
 
-    /// Creates the stack's socket, with two buffers of this many bytes. Their memory is allocated
-    /// as they fill.
-    pub(super) fn socket(&mut self, buffer: usize) -> &mut Socket<'static> {
-        if let Some(old) = self.handle.take() {
-            self.sockets.remove(old);
+    /// Adds a closed socket of the stack, with two buffers of this many bytes.
+    pub(super) fn socket(&mut self, buffer: usize, spare: &mut Spare) -> &mut Socket<'static> {
+        if let Some(old) = self.take_socket() {
+            spare.keep(old);
         }
-        let space = || SocketBuffer::new(vec![0; buffer]);
-        let mut socket = Socket::new(space(), space());
+        let mut socket = spare.socket(buffer);
+        socket.set_ack_delay(Some(ACK_DELAY));
         // Programs on the host have already chosen the size of their segments.
         socket.set_nagle_enabled(false);
         socket.set_keep_alive(Some(KEEP_ALIVE));
@@ -162,6 +164,18 @@ impl Flow {
         let handle = self.sockets.add(socket);
         self.handle = Some(handle);
         self.sockets.get_mut(handle)
+    }
+
+    /// Removes the stack's socket.
+    pub(super) fn take_socket(&mut self) -> Option<Socket<'static>> {
+        match self.sockets.remove(self.handle.take()?) {
+            smoltcp::socket::Socket::Tcp(socket) => Some(socket),
+            #[allow(
+                unreachable_patterns,
+                reason = "other features add other kinds of sockets"
+            )]
+            _ => None,
+        }
     }
 
     fn parts(&mut self) -> Option<(&mut Socket<'static>, &mut Far)> {
