@@ -46,6 +46,20 @@ impl Failure {
         }
     }
 
+    /// Whether the server rejected the request itself, so that the same request fails again.
+    pub(super) fn is_refusal(&self) -> bool {
+        let refusal = matches!(
+            *self.error,
+            Error::NotFound { .. }
+                | Error::Protocol { .. }
+                | Error::Http {
+                    status: 400..=499,
+                    ..
+                }
+        );
+        refusal && !self.retry
+    }
+
     pub(super) fn timed_out(self) -> Self {
         Self {
             timed_out: true,

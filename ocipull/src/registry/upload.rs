@@ -63,6 +63,8 @@ pub(super) fn push<R: Read, F: FnMut(u64) -> std::io::Result<R>>(
     let mut offset = 0;
     let mut furthest = 0;
     let mut failures = 0;
+    // Whether the upload continues one that broke off.
+    let mut resumed = false;
     loop {
         let (failure, after) = match send(endpoint, blob, &session, offset, &access) {
             Ok(Sent::All) => return Ok(Pushed::Uploaded),
@@ -78,12 +80,25 @@ pub(super) fn push<R: Read, F: FnMut(u64) -> std::io::Result<R>>(
             }
             Err(failed) => failed,
         };
-        endpoint.wait(&failure, failures).ok_or(*failure.error)?;
-        failures += 1;
+        let status = match resumed && failure.is_refusal() {
+            // The registry reports offsets but does not continue there, or it kept other bytes than
+            // it was sent.
+            true => None,
+            false => {
+                endpoint.wait(&failure, failures).ok_or(*failure.error)?;
+                failures += 1;
+                Some(endpoint.retrying(|| status(endpoint, &after, &access)))
+            }
+        };
         // The registry reports the offset. If it has forgotten the upload, a new one is started.
-        match endpoint.retrying(|| status(endpoint, &after, &access)) {
-            Ok((next, reached)) if reached <= blob.size => (session, offset) = (next, reached),
-            Ok(_) | Err(Error::NotFound { .. } | Error::Http { .. } | Error::Protocol { .. }) => {
+        match status {
+            Some(Ok((next, reached))) if reached <= blob.size => {
+                (session, offset, resumed) = (next, reached, true);
+            }
+            None
+            | Some(
+                Ok(_) | Err(Error::NotFound { .. } | Error::Http { .. } | Error::Protocol { .. }),
+            ) => {
                 // The upload may be complete, and only its answer lost.
                 if endpoint
                     .retrying(|| size(endpoint, blob.digest, access.clone()))
@@ -93,10 +108,10 @@ pub(super) fn push<R: Read, F: FnMut(u64) -> std::io::Result<R>>(
                 }
                 match endpoint.retrying(|| begin(endpoint, blob.digest, None, &access))? {
                     Session::Mounted => return Ok(Pushed::Mounted),
-                    Session::At(url) => (session, offset) = (url, 0),
+                    Session::At(url) => (session, offset, resumed) = (url, 0, false),
                 }
             }
-            Err(error) => return Err(error),
+            Some(Err(error)) => return Err(error),
         }
     }
 }

@@ -93,8 +93,14 @@ fn pulls_in_ranges_that_are_taken_up_again_are_right_whatever_fails() {
 }
 
 fn copied(source: &str, target: &str) -> Result<Digest, ocipull::Error> {
+    copied_in_chunks(source, target, 0)
+}
+
+/// As [`copied`], with at most `chunk` bytes in a request, or any number if that is 0.
+fn copied_in_chunks(source: &str, target: &str, chunk: u64) -> Result<Digest, ocipull::Error> {
     let mut copying = CopyOptions::default();
     (copying.source, copying.target) = (options(), options());
+    copying.target.upload_chunk = chunk;
     let reference = |text: &str| text.parse::<Reference>().expect("a reference");
     copy(&reference(source), &reference(target), &copying)
 }
@@ -110,7 +116,9 @@ fn pushes_through_a_failing_proxy_leave_the_registry_right() {
         let layout = Layout::of(&[Layer::new(&tars[0], GZIP), Layer::new(&tars[1], TAR)]);
         let source = format!("oci:{}", layout.path().display());
         let proxy = FaultyProxy::start(registry.host.clone(), seed * 0x85eb_ca6b);
-        let pushed = copied(&source, &format!("{}/app{seed}:v1", proxy.host));
+        let chunk = if seed % 2 == 0 { 0 } else { 70_000 };
+        let target = format!("{}/app{seed}:v1", proxy.host);
+        let pushed = copied_in_chunks(&source, &target, chunk);
         right += u64::from(pushed.is_ok());
         // Whatever the client reported, the tag names the image or nothing.
         let reference: Reference = format!("{}/app{seed}:v1", registry.host)

@@ -210,6 +210,101 @@ fn an_upload_that_breaks_off_goes_on_where_the_registry_says() {
     );
 }
 
+/// How a registry of the tests fails to continue an upload.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Resume {
+    /// It says nothing of the bytes it has, and appends.
+    NoRange,
+    /// It says that it has more than it has.
+    TooFar,
+    /// It refuses all requests after the first of an upload.
+    Refused,
+    /// It says the right thing, and takes no chunk.
+    NoChunks,
+    /// `Range: 0-0` stands for no bytes and for one.
+    OneByte,
+}
+
+#[test]
+fn an_upload_that_the_registry_cannot_continue_begins_again() {
+    let blob = tar("f", 300_000);
+    for resume in [
+        Resume::NoRange,
+        Resume::TooFar,
+        Resume::Refused,
+        Resume::NoChunks,
+        Resume::OneByte,
+    ] {
+        // The bytes of each upload.
+        let uploads = Arc::new(Mutex::new(Vec::<Vec<u8>>::new()));
+        let (state, expected) = (uploads.clone(), blob.clone());
+        let registry = Server::start(move |request| {
+            let mut uploads = state.lock().unwrap();
+            let next = |status, number: usize| {
+                let place = format!("/v2/app/blobs/uploads/{number}");
+                Reply::new(status, "").header("Location", place)
+            };
+            if request.method == "POST" {
+                uploads.push(Vec::new());
+                return next(202, uploads.len());
+            }
+            let number = uploads.len();
+            let Some(upload) = uploads.last_mut() else {
+                return Reply::new(404, "");
+            };
+            match request.method.as_str() {
+                // The first upload breaks.
+                "PUT" if number == 1 && upload.is_empty() => {
+                    let kept = if resume == Resume::OneByte {
+                        1
+                    } else {
+                        100_000
+                    };
+                    upload.extend_from_slice(&request.body[..kept]);
+                    Reply::none()
+                }
+                "GET" => match resume {
+                    Resume::NoRange => next(204, number),
+                    Resume::TooFar => next(204, number).header("Range", "0-199999"),
+                    Resume::Refused => Reply::new(404, ""),
+                    Resume::NoChunks | Resume::OneByte => {
+                        next(204, number).header("Range", format!("0-{}", upload.len() - 1))
+                    }
+                },
+                "PATCH" => {
+                    let range = |(name, _): &&(String, String)| name == "content-range";
+                    let range = request.headers.iter().find(range).unwrap();
+                    let fits = range.1.starts_with(&format!("{}-", upload.len()));
+                    match resume {
+                        Resume::NoChunks => return Reply::new(405, ""),
+                        Resume::OneByte if !fits => return Reply::new(416, ""),
+                        _ => {}
+                    }
+                    upload.extend_from_slice(&request.body);
+                    next(202, number)
+                }
+                "PUT" => {
+                    upload.extend_from_slice(&request.body);
+                    match *upload == expected {
+                        true => Reply::new(201, ""),
+                        false => Reply::new(400, r#"{"errors":[{"code":"DIGEST_INVALID"}]}"#),
+                    }
+                }
+                _ => Reply::new(404, ""),
+            }
+        });
+        let repository = Repository::new(&registry.host(), "app", &options()).unwrap();
+        let pushed = push(&repository, &blob);
+        assert!(
+            matches!(pushed, Ok(Pushed::Uploaded)),
+            "{resume:?}: {pushed:?}"
+        );
+        let uploads = uploads.lock().unwrap();
+        assert_eq!(uploads.len(), 2, "{resume:?}");
+        assert!(uploads[1] == blob, "{resume:?}");
+    }
+}
+
 #[test]
 fn an_upload_that_the_registry_forgot_begins_again_and_one_that_always_fails_is_given_up() {
     let blob = tar("f", 100_000);
