@@ -1,6 +1,8 @@
-use std::io::Read;
 use std::sync::Arc;
 
+use crate::chunk::Stream;
+#[cfg(feature = "registry")]
+use crate::chunk::Unshared;
 use crate::compression::LayerType;
 use crate::directory::Directory;
 use crate::docker_archive::DockerArchive;
@@ -360,12 +362,12 @@ impl Unopened {
     }
 
     /// The layer as it is stored, and the right to the file in which its bytes are kept.
-    fn stored(&self, kind: LayerType) -> Result<(Box<dyn Read + Send>, Option<Claim>), Error> {
+    fn stored(&self, kind: LayerType) -> Result<(Box<dyn Stream>, Option<Claim>), Error> {
         #[cfg(feature = "registry")]
         if kind == LayerType::Foreign {
             let (source, layer) = (self.source.clone(), self.layer.clone());
             let reader = ForeignReader::new(source, layer, self.options.clone());
-            return Ok((Box::new(reader), None));
+            return Ok((Box::new(Unshared(reader)), None));
         }
         let _ = kind;
         self.source.layer(&self.layer.digest, self.layer.size)

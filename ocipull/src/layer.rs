@@ -2,6 +2,7 @@ use std::io::{self, BufRead, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use crate::chunk::Unshared;
 use crate::compression::LayerType;
 use crate::kept::{Claim, KeptFile};
 use crate::pipeline::{Expected, Pipeline, Useless};
@@ -226,7 +227,12 @@ pub fn decompress_bounded(
         compression: None,
         limit,
     };
-    let pipeline = Pipeline::start(Box::new(input), expected, None, Useless::nothing())?;
+    let pipeline = Pipeline::start(
+        Box::new(Unshared(input)),
+        expected,
+        None,
+        Useless::nothing(),
+    )?;
     Ok(Decompressed { pipeline })
 }
 

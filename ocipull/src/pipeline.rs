@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 
-use crate::chunk::{Chunk, Pool};
+use crate::chunk::{Chunk, Pool, Stream};
 use crate::compression::{Compression, Decoder};
 use crate::digest::Hasher;
 use crate::{Digest, Document, Error, Progress};
@@ -91,7 +91,7 @@ struct Stages {
 
 impl Pipeline {
     pub(crate) fn start(
-        source: Box<dyn Read + Send>,
+        source: Box<dyn Stream>,
         expected: Expected,
         progress: Option<Progress>,
         useless: Useless,
@@ -257,7 +257,7 @@ fn spawn<T: Send + 'static>(
 
 /// The first stage: reads the source and checks that it is the blob it should be.
 struct Fetch {
-    source: Box<dyn Read + Send>,
+    source: Box<dyn Stream>,
     blob: Option<(Digest, u64)>,
     /// Whether the layer is known to be uncompressed, whatever its bytes look like. The last stage
     /// then checks the digest.
@@ -273,7 +273,7 @@ impl Fetch {
     /// Gives the source to `outlet`, with a thread in between if it is compressed.
     fn run(mut self, declared: Option<Compression>, mut outlet: Uncompressed) -> Result<(), Error> {
         let mut pool = Pool::default();
-        let (first, read) = pool.fill(&mut self.source);
+        let (first, read) = pool.next(&mut *self.source);
         let compression = match self.plain {
             true => Compression::None,
             false => Compression::sniff(&first),
@@ -352,7 +352,7 @@ impl Fetch {
             if send(chunk)?.is_err() {
                 return Ok(());
             }
-            next = pool.fill(&mut self.source);
+            next = pool.next(&mut *self.source);
         }
         match (&self.blob, hasher) {
             (Some((digest, size)), _) if total != *size => {

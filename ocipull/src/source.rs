@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 use std::io::Read;
 
+use crate::chunk::{Stream, Unshared};
 use crate::kept::Claim;
 use crate::spec::Descriptor;
 use crate::{Digest, Document, Error};
@@ -26,12 +27,8 @@ pub(crate) trait Source: Debug + Send + Sync {
     fn blob(&self, digest: &Digest, size: u64) -> Result<Box<dyn Read + Send>, Error>;
 
     /// The same of a layer, with the right to the file in which its bytes are kept, if they are.
-    fn layer(
-        &self,
-        digest: &Digest,
-        size: u64,
-    ) -> Result<(Box<dyn Read + Send>, Option<Claim>), Error> {
-        Ok((self.blob(digest, size)?, None))
+    fn layer(&self, digest: &Digest, size: u64) -> Result<(Box<dyn Stream>, Option<Claim>), Error> {
+        Ok((Box::new(Unshared(self.blob(digest, size)?)), None))
     }
 
     /// The bytes of the blob from byte `offset` on.

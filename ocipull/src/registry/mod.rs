@@ -35,6 +35,7 @@ pub use listing::Referrer;
 pub use login::check_login;
 pub use repository::{Manifest, Repository};
 
+use crate::chunk::Stream;
 use crate::kept::Claim;
 use crate::source::{MAX_MANIFEST, Root, Source, verify};
 use crate::spec::Descriptor;
@@ -87,14 +88,10 @@ impl Source for Registry {
     }
 
     fn blob(&self, digest: &Digest, size: u64) -> Result<Box<dyn Read + Send>, Error> {
-        Ok(self.repository.kept_blob(digest, size).0)
+        Ok(Box::new(self.repository.kept_blob(digest, size).0))
     }
 
-    fn layer(
-        &self,
-        digest: &Digest,
-        size: u64,
-    ) -> Result<(Box<dyn Read + Send>, Option<Claim>), Error> {
+    fn layer(&self, digest: &Digest, size: u64) -> Result<(Box<dyn Stream>, Option<Claim>), Error> {
         Ok(self.repository.kept_blob(digest, size))
     }
 

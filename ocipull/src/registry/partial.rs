@@ -19,6 +19,7 @@ use std::path::Path;
 use flate2::Crc;
 use rustix::fs::{FlockOperation, OFlags, flock};
 
+use crate::chunk::{Chunk, Stream};
 use crate::kept::{Claim, Fate, Paths};
 use crate::{Digest, Error};
 
@@ -348,6 +349,17 @@ impl<R: Read> Read for KeptReader<R> {
                 Ok(bytes)
             }
         }
+    }
+}
+
+impl<R: Stream> Stream for KeptReader<R> {
+    fn chunk(&mut self) -> Option<io::Result<Chunk>> {
+        let chunk = self.rest.as_mut()?.chunk()?;
+        Some(chunk.and_then(|chunk| {
+            let piece = self.piece;
+            self.keep(|partial| partial.append(&chunk, piece))?;
+            Ok(chunk)
+        }))
     }
 }
 

@@ -6,15 +6,17 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
-use std::ops::{Deref, Range};
+use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::blob::{BlobReader, Extent};
 use super::mirrors::Mirrors;
+use crate::chunk::{Buffer, Chunk, Stream};
 use crate::{Digest, Error, Options};
 
-/// The bytes for which a range has room at first.
-const FIRST_BUFFER: usize = 64 << 10;
+/// The size of the chunks in which a range is passed on. Each costs the stages that wait for it two
+/// wake-ups.
+const CHUNK: usize = 256 << 10;
 
 /// How a large blob is fetched.
 #[derive(Clone, Copy, Debug)]
@@ -51,8 +53,8 @@ enum State {
     One(BlobReader),
     /// The first range, and the ones after it once the server turned out to have ranges.
     First(BlobReader, Option<Fetched>),
-    /// A range, and how much of it was read.
-    Later(Fetched, Bytes, usize),
+    /// A range, and the part of it that was not read.
+    Later(Fetched, Chunk),
 }
 
 impl Download {
@@ -85,6 +87,25 @@ impl Download {
             end,
             state,
         }
+    }
+
+    /// Waits for the next range, where the last one was read.
+    fn next_range(&mut self) -> io::Result<()> {
+        let State::Later(fetched, range) = &mut self.state else {
+            return Ok(());
+        };
+        // Its memory is free before the next is waited for.
+        fetched.recycle(std::mem::take(range));
+        match fetched.next() {
+            Ok(next) => *range = next.into(),
+            Err(Failed::Refused) => {
+                let mirror = fetched.source.mirror;
+                tracing::debug!(digest = %self.digest, "the server no longer keeps ranges");
+                self.state = self.rest(mirror);
+            }
+            Err(Failed::Error(error)) => return Err((*error).into()),
+        }
+        Ok(())
     }
 
     /// The rest of the blob, over one connection.
@@ -133,34 +154,38 @@ impl Read for Download {
                     let mut fetched = fetched.take();
                     let going_on = fetched.as_mut().is_some_and(Fetched::go_on);
                     self.state = match fetched.filter(|_| going_on) {
-                        Some(fetched) => State::Later(fetched, Bytes::default(), 0),
+                        Some(fetched) => State::Later(fetched, Chunk::default()),
                         None => self.rest(mirror),
                     };
                 }
-                State::Later(fetched, range, position) => {
-                    let left = range.get(*position..).unwrap_or_default();
-                    if !left.is_empty() {
-                        let mut left = left;
-                        let bytes = left.read(buffer)?;
-                        *position += bytes;
-                        self.offset += bytes as u64;
-                        return Ok(bytes);
-                    }
-                    if self.offset >= self.end {
-                        return Ok(0);
-                    }
-                    // Its memory is free before the next is waited for.
-                    fetched.recycle(std::mem::take(range));
-                    match fetched.next() {
-                        Ok(next) => (*range, *position) = (next, 0),
-                        Err(Failed::Refused) => {
-                            let mirror = fetched.source.mirror;
-                            tracing::debug!(digest = %self.digest, "the server no longer keeps ranges");
-                            self.state = self.rest(mirror);
-                        }
-                        Err(Failed::Error(error)) => return Err((*error).into()),
+                State::Later(_, range) if !range.is_empty() => {
+                    let bytes = (&**range).read(buffer)?;
+                    range.split_to(bytes);
+                    self.offset += bytes as u64;
+                    return Ok(bytes);
+                }
+                State::Later(..) if self.offset >= self.end => return Ok(0),
+                State::Later(..) => self.next_range()?,
+            }
+        }
+    }
+}
+
+impl Stream for Download {
+    fn chunk(&mut self) -> Option<io::Result<Chunk>> {
+        loop {
+            match &mut self.state {
+                State::Later(_, range) if !range.is_empty() => {
+                    let chunk = range.split_to(CHUNK);
+                    self.offset += chunk.len() as u64;
+                    return Some(Ok(chunk));
+                }
+                State::Later(..) if self.offset < self.end => {
+                    if let Err(error) = self.next_range() {
+                        return Some(Err(error));
                     }
                 }
+                _ => return None,
             }
         }
     }
@@ -199,20 +224,20 @@ impl Source {
     fn fetch(
         &self,
         range: Range<u64>,
-        mut bytes: Bytes,
+        mut bytes: Buffer,
         stop: impl Fn() -> bool,
-    ) -> Result<Bytes, Failed> {
+    ) -> Result<Buffer, Failed> {
         let size = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
         let reader = BlobReader::new(self.mirrors.clone(), &self.digest, range, Extent::Strict);
         let mut reader = reader.asking(self.mirror);
-        bytes.len = 0;
-        while bytes.len < size {
+        bytes.clear();
+        while bytes.len() < size {
             if stop() {
                 return Err(Failed::Error(Box::new(Error::Failed)));
             }
             match reader.read(bytes.room(size)) {
                 Ok(0) => return Err(Failed::Refused),
-                Ok(read) => bytes.len += read,
+                Ok(read) => bytes.filled(read),
                 Err(_) if reader.is_refused() => return Err(Failed::Refused),
                 Err(error) => {
                     let error = error.downcast().unwrap_or(Error::Failed);
@@ -224,35 +249,6 @@ impl Source {
     }
 }
 
-/// The bytes of a range.
-#[derive(Default)]
-struct Bytes {
-    buffer: Vec<u8>,
-    /// How many of the buffer's are of the range.
-    len: usize,
-}
-
-impl Bytes {
-    /// Where the next of `size` bytes go. The buffer grows with received bytes, not with the
-    /// requested length.
-    fn room(&mut self, size: usize) -> &mut [u8] {
-        if self.len >= self.buffer.len() {
-            let longer = (2 * self.len).max(FIRST_BUFFER).min(size);
-            self.buffer.resize(longer, 0);
-        }
-        let end = self.buffer.len().min(size);
-        self.buffer.get_mut(self.len..end).unwrap_or_default()
-    }
-}
-
-impl Deref for Bytes {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        self.buffer.get(..self.len).unwrap_or_default()
-    }
-}
-
 /// Ranges that threads fetch ahead of the reader. Dropping it stops them.
 struct Fetched {
     source: Arc<Source>,
@@ -260,6 +256,8 @@ struct Fetched {
     /// The number of threads, and its limit.
     threads: usize,
     most: usize,
+    /// Ranges of which the reader's chunks may still be in use.
+    lent: Vec<Chunk>,
 }
 
 #[derive(Default)]
@@ -275,9 +273,9 @@ struct Progress {
     next: u64,
     /// The number of the next range to read.
     wanted: u64,
-    fetched: BTreeMap<u64, Result<Bytes, Failed>>,
+    fetched: BTreeMap<u64, Result<Buffer, Failed>>,
     /// Buffers of ranges that were read: the memory of new ones would be cleared first.
-    free: Vec<Bytes>,
+    free: Vec<Buffer>,
     stop: bool,
 }
 
@@ -295,6 +293,7 @@ impl Fetched {
             queue: Arc::default(),
             threads: 0,
             most: connections,
+            lent: Vec::new(),
         };
         while fetched.threads + 1 < connections && fetched.spawn() {}
         fetched
@@ -313,13 +312,24 @@ impl Fetched {
         started
     }
 
-    /// Has the buffer of a range that was read used again.
-    fn recycle(&self, bytes: Bytes) {
-        self.queue.lock().free.push(bytes);
+    /// Has the buffer of a range that was read used again, once its chunks are not used any more.
+    fn recycle(&mut self, range: Chunk) {
+        self.lent.push(range);
+        let lent = std::mem::take(&mut self.lent).into_iter();
+        let mut state = self.queue.lock();
+        self.lent = lent
+            .filter_map(|range| match range.into_buffer() {
+                Ok(buffer) => {
+                    state.free.push(buffer);
+                    None
+                }
+                Err(range) => Some(range),
+            })
+            .collect();
     }
 
     /// Waits for the next range.
-    fn next(&self) -> Result<Bytes, Failed> {
+    fn next(&self) -> Result<Buffer, Failed> {
         let mut state = self.queue.lock();
         loop {
             let wanted = state.wanted;
@@ -367,7 +377,7 @@ fn work(source: &Source, queue: &Queue, ahead: u64) {
 struct Ending<'a> {
     queue: &'a Queue,
     number: u64,
-    range: Option<Result<Bytes, Failed>>,
+    range: Option<Result<Buffer, Failed>>,
 }
 
 impl Drop for Ending<'_> {

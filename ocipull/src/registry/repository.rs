@@ -17,6 +17,7 @@ use super::ranges::{Download, Plan};
 use super::retry::Failure;
 use super::upload;
 use super::verified::VerifiedReader;
+use crate::chunk::Stream;
 use crate::kept::Claim;
 use crate::source::{MAX_MANIFEST, verify};
 use crate::{Digest, Document, Error, Options, Pushed, Reference, name};
@@ -289,11 +290,7 @@ impl Repository {
 
     /// The bytes of a blob of `size` bytes, not verified. What comes of a large one is kept where
     /// [`Options::partial_downloads`] says; then it comes with the right to that file.
-    pub(super) fn kept_blob(
-        &self,
-        digest: &Digest,
-        size: u64,
-    ) -> (Box<dyn Read + Send>, Option<Claim>) {
+    pub(super) fn kept_blob(&self, digest: &Digest, size: u64) -> (Box<dyn Stream>, Option<Claim>) {
         #[cfg(unix)]
         if let Some(folder) = &self.partial_downloads
             && size > self.plan.range
