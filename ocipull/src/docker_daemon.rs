@@ -14,7 +14,7 @@ use ureq::unversioned::transport::{
 
 use crate::error::Cause;
 use crate::spool::Spool;
-use crate::{ConnectHint, Error};
+use crate::{ConnectHint, Error, Options};
 
 /// The socket of Docker's daemon.
 const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
@@ -28,8 +28,9 @@ const MAX_MESSAGE: u64 = 64 << 10;
 /// Bytes that are read at once.
 const BUFFER: usize = 128 << 10;
 
-/// Exports the image `name` into a temporary file of at most `limit` bytes.
-pub(crate) fn export(name: &str, limit: u64) -> Result<File, Error> {
+/// Exports the image `name` into a temporary file.
+pub(crate) fn export(name: &str, options: &Options) -> Result<File, Error> {
+    let limit = options.max_layer_bytes;
     let socket = socket(std::env::var("DOCKER_HOST").ok())?;
     let host = format!("unix://{}", socket.display());
     let config = ureq::Agent::config_builder()
@@ -70,7 +71,7 @@ pub(crate) fn export(name: &str, limit: u64) -> Result<File, Error> {
             },
         });
     }
-    let mut spool = Spool::new()?;
+    let mut spool = Spool::new(format!("docker-daemon:{name}"), options)?;
     let mut offset = 0_u64;
     let mut buffer = vec![0; BUFFER];
     loop {

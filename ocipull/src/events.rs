@@ -60,7 +60,8 @@ impl fmt::Debug for Progress {
     }
 }
 
-/// A delay or a change of mirrors in a transfer, or the progress of a blob that is pushed.
+/// A delay or a change of mirrors in a transfer, or the progress of a blob that is pushed or of an
+/// image that is copied to a temporary file.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
@@ -90,6 +91,16 @@ pub enum Event<'a> {
         program: &'a str,
         /// How much longer it may take until it is ended.
         left: Duration,
+    },
+    /// The image is being copied to a temporary file before it can be read: from a compressed
+    /// archive, standard input or a Docker daemon.
+    Spooling {
+        /// The archive's path, `standard input`, or the image's name after `docker-daemon:`.
+        source: &'a str,
+        /// How many bytes the file has.
+        bytes: u64,
+        /// Whether these are all.
+        complete: bool,
     },
     /// More of a blob is on its way to the target. The first event has 0 bytes sent; the number
     /// falls where an upload continues after an interruption.

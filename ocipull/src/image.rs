@@ -413,7 +413,7 @@ pub(crate) fn open_source(
         }
         #[cfg(all(unix, feature = "registry"))]
         Reference::DockerDaemon { name } => {
-            let saved = crate::docker_daemon::export(name, options.max_layer_bytes)?;
+            let saved = crate::docker_daemon::export(name, options)?;
             let archive = Archive::scan(saved, std::path::Path::new(&reference.to_string()))?;
             Arc::new(DockerArchive::open(Arc::new(archive), None)?)
         }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::compression::Compression;
 use crate::tree::Archive;
-use crate::{Error, Options, SourceProblem, decompress_bounded};
+use crate::{Error, Event, Events, Options, SourceProblem, decompress_bounded};
 use blockbox_files::open_regular;
 
 /// The name of standard input in a reference.
@@ -36,7 +36,7 @@ pub(crate) fn open_archive(path: &Path, options: &Options) -> Result<Archive, Er
     file.seek(SeekFrom::Start(0)).map_err(failed)?;
     if Compression::sniff(&start) != Compression::None {
         let size = file.metadata().map_err(failed)?.len();
-        file = decompressed(file, path, options.limit(size))?;
+        file = decompressed(file, path, options.limit(size), options)?;
     }
     Archive::scan(file, path)
 }
@@ -50,13 +50,18 @@ fn from_stdin(options: &Options) -> Result<Archive, Error> {
             problem: SourceProblem::Terminal,
         });
     }
-    let file = decompressed(stdin, path, options.max_layer_bytes)?;
+    let file = decompressed(stdin, path, options.max_layer_bytes, options)?;
     Archive::scan(file, path)
 }
 
 /// The uncompressed bytes of `input`, at most `limit` of them, in a temporary file. Errors call the
 /// input `path`.
-fn decompressed(input: impl Read + Send + 'static, path: &Path, limit: u64) -> Result<File, Error> {
+fn decompressed(
+    input: impl Read + Send + 'static,
+    path: &Path,
+    limit: u64,
+    options: &Options,
+) -> Result<File, Error> {
     let place = |error| match error {
         Error::Compression {
             compression,
@@ -80,7 +85,7 @@ fn decompressed(input: impl Read + Send + 'static, path: &Path, limit: u64) -> R
         other => other,
     };
     let mut plain = decompress_bounded(input, limit).map_err(place)?;
-    let mut spool = Spool::new()?;
+    let mut spool = Spool::new(path.display().to_string(), options)?;
     let mut buffer = vec![0; 1 << 17];
     loop {
         let read = plain.read(&mut buffer).map_err(|error| {
@@ -96,16 +101,19 @@ fn decompressed(input: impl Read + Send + 'static, path: &Path, limit: u64) -> R
     Ok(spool.into_file())
 }
 
-/// An unnamed temporary file, which disappears with the process.
+/// An unnamed temporary file, which disappears with the process. Its growth is reported.
 #[derive(Debug)]
 pub(crate) struct Spool {
     file: File,
     folder: PathBuf,
+    source: String,
+    bytes: u64,
+    events: Option<Events>,
 }
 
 impl Spool {
-    /// An empty file.
-    pub(crate) fn new() -> Result<Self, Error> {
+    /// An empty file, for the image from `source`.
+    pub(crate) fn new(source: String, options: &Options) -> Result<Self, Error> {
         // /tmp is often in memory; an image is too large for that.
         let large = Path::new("/var/tmp");
         let folder = match std::env::var_os("TMPDIR") {
@@ -113,7 +121,17 @@ impl Spool {
             _ => std::env::temp_dir(),
         };
         match tempfile::tempfile_in(&folder) {
-            Ok(file) => Ok(Self { file, folder }),
+            Ok(file) => {
+                let spool = Self {
+                    file,
+                    folder,
+                    source,
+                    bytes: 0,
+                    events: options.events.clone(),
+                };
+                spool.report(false);
+                Ok(spool)
+            }
             Err(source) => Err(Error::Io {
                 path: folder,
                 source,
@@ -126,11 +144,25 @@ impl Spool {
         self.file.write_all(bytes).map_err(|source| Error::Io {
             path: self.folder.clone(),
             source,
-        })
+        })?;
+        self.bytes = self.bytes.saturating_add(bytes.len() as u64);
+        self.report(false);
+        Ok(())
     }
 
-    /// The file.
+    fn report(&self, complete: bool) {
+        if let Some(events) = &self.events {
+            events.report(&Event::Spooling {
+                source: &self.source,
+                bytes: self.bytes,
+                complete,
+            });
+        }
+    }
+
+    /// The complete file.
     pub(crate) fn into_file(self) -> File {
+        self.report(true);
         self.file
     }
 }

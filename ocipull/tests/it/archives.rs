@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
-use ocipull::{Digest, Document, Error, Image, Platform, SourceProblem};
+use ocipull::{Digest, Document, Error, Event, Events, Image, Options, Platform, SourceProblem};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use testkit::{TarBuilder, oracle};
 
-use crate::support::{GZIP, Layer, Layout, TAR, ZSTD, gzip, open, read, tar};
+use crate::support::{GZIP, Layer, Layout, TAR, ZSTD, gzip, open, open_with, read, tar};
 
 #[test]
 fn an_archive_of_a_layout_is_read_in_place() {
@@ -295,6 +296,36 @@ fn open_saved(bytes: &[u8], tag: &str) -> Result<(Image, tempfile::TempDir), Err
     let file = dir.path().join("saved.tar");
     fs::write(&file, bytes).expect("written");
     open(&format!("docker-archive:{}{tag}", file.display())).map(|image| (image, dir))
+}
+
+#[test]
+fn copying_a_compressed_archive_to_a_temporary_file_is_reported() {
+    let layout = Layout::of(&[Layer::new(&tar("a", 300_000), TAR)]);
+    let archive = layout.archive();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("image.tar.gz").display().to_string();
+    fs::write(&file, gzip(&archive)).unwrap();
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let told = seen.clone();
+    let mut options = Options::default();
+    options.events = Some(Events::new(move |event| {
+        let Event::Spooling {
+            source,
+            bytes,
+            complete,
+        } = event
+        else {
+            panic!("{event:?}");
+        };
+        let seen = (source.to_string(), *bytes, *complete);
+        told.lock().unwrap().push(seen);
+    }));
+    open_with(&format!("oci-archive:{file}"), &options).unwrap();
+    let seen = seen.lock().unwrap();
+    assert_eq!(seen[0], (file.clone(), 0, false));
+    assert!(seen.len() > 3 && seen.is_sorted_by_key(|(_, bytes, _)| *bytes));
+    let whole = archive.len() as u64;
+    assert_eq!(*seen.last().unwrap(), (file, whole, true));
 }
 
 #[test]
