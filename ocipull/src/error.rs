@@ -149,6 +149,15 @@ pub enum Error {
         /// Its media type.
         media_type: String,
     },
+    /// A layer of EROFS images that is not put above the others: a device or a store of data of
+    /// another layer.
+    #[error("layer {digest} has the role {role:?}, and only layers of file systems are supported")]
+    LayerRole {
+        /// Its digest.
+        digest: Digest,
+        /// Its role: the annotation `org.erofs.role`.
+        role: String,
+    },
     /// The configuration does not have one diff ID for each layer.
     #[error("the image has {layers} layers but {diff_ids} diff IDs")]
     LayerCount {
@@ -530,6 +539,7 @@ mod tests {
             | Error::IndexDepth { .. }
             | Error::MediaType { .. }
             | Error::ForeignLayer { .. }
+            | Error::LayerRole { .. }
             | Error::LayerCount { .. }
             | Error::NoLayer { .. }
             | Error::Unverified { .. }

@@ -450,6 +450,11 @@ fn read_config(
     })
 }
 
+/// The annotation with the part that a layer has in an image, of the draft specification of EROFS
+/// images, and the one role of layers that are put above each other.
+const ROLE: &str = "org.erofs.role";
+const OVERLAY_LOWER: &str = "overlay-lower";
+
 fn layers(
     manifest: &ImageManifest,
     config: &ImageConfiguration,
@@ -461,6 +466,12 @@ fn layers(
         let digest = digest_of(descriptor)?;
         let media_type = descriptor.media_type().to_owned();
         let mut urls = Vec::new();
+        if let Some(role) = annotation(descriptor, ROLE)
+            && role != OVERLAY_LOWER
+        {
+            let role = role.to_owned();
+            return Err(Error::LayerRole { digest, role });
+        }
         match LayerType::of(&media_type) {
             LayerType::Tar(_) => {}
             LayerType::Foreign if foreign => urls = descriptor.urls().to_vec(),

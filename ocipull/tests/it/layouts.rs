@@ -76,6 +76,33 @@ fn images_have_no_layers_or_many() {
 }
 
 #[test]
+fn a_layer_that_is_part_of_another_is_refused_by_its_role() {
+    for (role, refused) in [
+        ("overlay-lower", false),
+        ("device", true),
+        ("overlay-data", true),
+    ] {
+        let mut layout = Layout::new();
+        let layers = [Layer::new(&tar("a", 1), TAR), Layer::new(&tar("b", 2), TAR)];
+        let mut manifest = layout.manifest(&layers);
+        manifest["layers"][0]["annotations"] = json!({"org.erofs.role": role});
+        let image = layout.document(&manifest);
+        layout.list(image, Some("latest"));
+        match layout.open() {
+            Ok(_) => assert!(!refused, "{role}"),
+            Err(Error::LayerRole {
+                digest,
+                role: named,
+            }) => {
+                assert!(refused && named == role);
+                assert_eq!(digest.as_str(), manifest["layers"][0]["digest"]);
+            }
+            other => panic!("{role}: {other:?}"),
+        }
+    }
+}
+
+#[test]
 fn images_are_found_by_name() {
     let mut layout = Layout::new();
     let one = layout.image(&[Layer::new(&tar("one", 1), TAR)]);
