@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::Context;
-use blockbox::convert::native::{self, Grouping, NativeOptions, Source, Wrap};
+use blockbox::convert::native::{self, Format, Grouping, NativeOptions, Source, Wrap};
 use blockbox::convert::short_name;
 use blockbox::image::{self, Image};
 use blockbox::store::Store;
@@ -88,6 +88,10 @@ struct Native {
     /// Append an index of the frames, so that a part of a layer can be read alone
     #[arg(long, requires = "zstd")]
     index: bool,
+    /// Follow the draft specification of EROFS images (github.com/erofs/erofs-image-spec): other
+    /// media types, roles of layers, and another index of frames. It may change
+    #[arg(long, conflicts_with_all = ["merged", "media_type"])]
+    image_spec: bool,
     /// Add the merged metadata of all layers in an index beside the image: others need not merge
     #[arg(long, conflicts_with = "compress")]
     merged: bool,
@@ -131,6 +135,9 @@ impl Native {
             options.wrap = Wrap::Zstd { level, index };
         }
         options.merged = self.merged;
+        if self.image_spec {
+            options.format = Format::ImageSpec;
+        }
         options.annotations = BTreeMap::from_iter(self.annotation.iter().cloned());
         options.media_type.clone_from(&self.media_type);
         if let Some(jobs) = self.transfer.jobs {

@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use clap::Args;
 use ocipull::{CopyOptions, Reference, copy};
 
-use super::progress::{Bars, Shown};
+use super::progress::{Bars, Shown, counted};
 use super::{signals, size};
 
 /// Copy an image between registries, layouts and archives unchanged: all digests stay the same.
@@ -66,12 +66,18 @@ impl Transfer {
 impl Copy {
     pub(super) fn execute(self) -> anyhow::Result<()> {
         let mut options = CopyOptions::default();
-        (options.source, options.target) = self.transfer.options(&self.transfer.shown.bars());
+        let bars = self.transfer.shown.bars();
+        (options.source, options.target) = self.transfer.options(&bars);
         options.platform = self.platform;
         if let Some(jobs) = self.transfer.jobs {
             options.jobs = jobs;
         }
-        println!("{}", copy(&self.source, &self.target, &options)?);
+        // Documents, too, may take long to fetch.
+        let work = bars.work(format!("copying {}", self.source), None);
+        options.target.progress = Some(counted(work.meter()));
+        let digest = copy(&self.source, &self.target, &options)?;
+        work.finish();
+        println!("{digest}");
         Ok(())
     }
 }

@@ -164,7 +164,7 @@ pub(super) struct NewSandbox {
     #[command(flatten)]
     source: Source,
     #[command(flatten)]
-    shown: Shown,
+    pub(super) shown: Shown,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]

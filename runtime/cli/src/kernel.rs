@@ -1,7 +1,6 @@
 //! `blockbox kernel`
 
 use std::io::{BufRead, IsTerminal, Write};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use blockbox::kernel::{self, InstallOptions, Installed, PACKAGE, Source};
 use blockbox::store::Store;
@@ -11,7 +10,7 @@ use clap::{Args, Subcommand};
 use ocipull::Digest;
 
 use super::output::{Table, bytes, print_json};
-use super::progress::Shown;
+use super::progress::{Shown, counted};
 use super::template::{Output, print_each};
 
 /// Install and list guest kernels.
@@ -116,11 +115,7 @@ pub(super) fn install(
     let work = bars.work(format!("fetching {name}"), total);
     let meter = work.meter();
     pull.events = Some(bars.events());
-    let counted = AtomicU64::new(0);
-    pull.progress = Some(ocipull::Progress::new(move |done| {
-        let before = counted.fetch_max(done.bytes, Ordering::Relaxed);
-        meter.add(done.bytes.saturating_sub(before));
-    }));
+    pull.progress = Some(counted(meter));
     let installed = kernel::install(store, source, &options.pull(pull), &mut confirm)?;
     work.finish();
     let release = installed.release.as_deref().unwrap_or_default();

@@ -26,6 +26,7 @@ pub(super) struct Load {
 
 impl Load {
     pub(super) fn execute(self, store: &Store) -> anyhow::Result<()> {
+        let bars = self.shown.bars();
         // The archive is read more than once.
         let mut spool = None;
         let path = if self.input.as_os_str() == "-" {
@@ -37,13 +38,15 @@ impl Load {
             let folder = std::env::temp_dir();
             let mut file = NewFile::create_in(&folder, 0o600)
                 .with_context(|| format!("a temporary file in {}", folder.display()))?;
-            io::copy(&mut io::stdin().lock(), &mut file).context("standard input")?;
+            let work = bars.work("reading standard input", None);
+            let mut input = work.meter().measure(io::stdin().lock());
+            io::copy(&mut input, &mut file).context("standard input")?;
+            work.finish();
             spool.insert(file).path()
         } else {
             self.input.clone()
         };
         let mut options = PullOptions::default();
-        let bars = self.shown.bars();
         options.source.events = Some(bars.events());
         let loaded = load::load(store, &path, &options, &bars)?;
         for one in loaded {

@@ -1,21 +1,26 @@
 //! Progress: bars on a terminal, plain lines elsewhere, JSON for programs. [`Bars`] shows the
-//! layers of an image, and the blobs that are pushed; [`Work`] shows one piece of work.
+//! layers of an image, the blobs that are pushed, and what is done between them; [`Work`] shows one
+//! piece of work.
 
 mod blobs;
+mod spools;
 mod work;
 
 use std::collections::HashMap;
 use std::io::IsTerminal;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use blockbox::progress::Progress;
+use blockbox::progress::{Phase, Progress};
+use blockbox::store::Meter;
 use blockbox::vmm::with_causes;
 use clap::{Args, ValueEnum};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 
 use blobs::Blobs;
+use spools::Spools;
 pub(super) use work::Work;
 
 /// How often JSON progress reports a layer.
@@ -96,6 +101,14 @@ enum Output {
     Nowhere,
 }
 
+/// What shows pieces of work.
+#[derive(Clone)]
+struct Maker {
+    all: MultiProgress,
+    mode: Mode,
+    output: Output,
+}
+
 /// How much of a layer is done, in JSON.
 struct Layer {
     bytes: u64,
@@ -133,13 +146,22 @@ impl Bars {
     /// Begins a piece of work, whose bar is among these; `total` is the number of bytes that it
     /// moves, if known.
     pub(super) fn work(&self, what: impl Into<String>, total: Option<u64>) -> Work {
-        Work::new(what.into(), total, self)
+        Work::new(what.into(), total, &self.maker())
+    }
+
+    fn maker(&self) -> Maker {
+        Maker {
+            all: self.all.clone(),
+            mode: self.mode,
+            output: self.output,
+        }
     }
 
     /// Returns the events to report of a transfer: its waits, and the blobs pushed.
     pub(super) fn events(&self) -> ocipull::Events {
         let (all, output) = (self.all.clone(), self.output);
         let blobs = Arc::clone(&self.blobs);
+        let spools = Spools::new(self);
         ocipull::Events::new(move |event| {
             let line = match event {
                 ocipull::Event::Waiting {
@@ -161,6 +183,11 @@ impl Bars {
                     size,
                     pushed,
                 } => return blobs.pushed(digest, *size, *pushed),
+                ocipull::Event::Spooling {
+                    source,
+                    bytes,
+                    complete,
+                } => return spools.report(source, *bytes, *complete),
                 ocipull::Event::NextMirror { host, error } => {
                     format!("{}: asking {host}", with_causes(error))
                 }
@@ -209,6 +236,15 @@ fn digest_bar(digest: &str, size: u64) -> ProgressBar {
     let hex = digest.rsplit(':').next().unwrap_or(digest);
     let short: String = hex.chars().take(12).collect();
     ProgressBar::new(size).with_style(style).with_prefix(short)
+}
+
+/// Returns a callback of ocipull's that counts what was fetched with `meter`.
+pub(super) fn counted(meter: Meter) -> ocipull::Progress {
+    let counted = AtomicU64::new(0);
+    ocipull::Progress::new(move |done| {
+        let before = counted.fetch_max(done.bytes, Ordering::Relaxed);
+        meter.add(done.bytes.saturating_sub(before));
+    })
 }
 
 fn print_event(event: &Value) {
@@ -275,6 +311,11 @@ impl Progress for Bars {
             print_event(&json!({ "event": "layer-finished", "layer": layer }));
         }
         self.on_bar(layer, ProgressBar::finish);
+    }
+
+    fn phase(&self, what: &str, total: Option<u64>) -> Phase {
+        let work = self.work(what, total);
+        Phase::new(work.meter(), move || work.finish())
     }
 
     fn warning(&self, text: &str) {

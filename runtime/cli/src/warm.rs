@@ -95,7 +95,10 @@ impl Warm {
         } else {
             watcher.over();
         }
-        println!("{}", booted.into_pool()?.record().name);
+        let work = options.shown.work("saving the machine", None);
+        let snapshot = booted.into_pool()?;
+        work.finish();
+        println!("{}", snapshot.record().name);
         Ok(ExitCode::SUCCESS)
     }
 }

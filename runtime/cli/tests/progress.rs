@@ -145,6 +145,204 @@ fn every_command_that_moves_bytes_reports_progress_if_requested() {
     }
 }
 
+/// Commands on images, and the pieces of work that each reports between the bars of layers and
+/// blobs. `D` stands for a digest.
+const PHASES: [(&str, &[&str]); 14] = [
+    (
+        "pull SOURCE",
+        &[
+            "opening SOURCE",
+            "storing layer D",
+            "storing layer D",
+            "merging 2 layers",
+        ],
+    ),
+    ("pull SOURCE", &["checking D", "opening SOURCE"]),
+    (
+        "convert SOURCE oci:AT/plain:1",
+        &[
+            "opening SOURCE",
+            "writing the names of 2 layers",
+            "hashing 2 layers",
+        ],
+    ),
+    (
+        "convert --zstd --index SOURCE oci:AT/zstd:1",
+        &[
+            "opening SOURCE",
+            "writing the names of 2 layers",
+            "compressing 2 layers",
+        ],
+    ),
+    (
+        "convert --squash --zstd SOURCE oci:AT/one:1",
+        &[
+            "opening SOURCE",
+            "writing the names of 2 layers",
+            "squashing 2 layers",
+            "compressing 1 layers",
+        ],
+    ),
+    (
+        "convert --regroup --merged SOURCE oci:AT/few:1",
+        &[
+            "opening SOURCE",
+            "writing the names of 2 layers",
+            "merging 2 layers to 1",
+            "hashing 1 layers",
+            "merging the metadata of 1 layers",
+        ],
+    ),
+    (
+        "convert oci:AT/plain:1 oci:AT/again:1",
+        &[
+            "opening oci:AT/plain:1",
+            "checking layer D",
+            "checking layer D",
+            "copying layer D",
+            "copying layer D",
+            "writing the names of 2 layers",
+            "hashing 2 layers",
+        ],
+    ),
+    (
+        "pull oci:AT/plain:1",
+        &[
+            "opening oci:AT/plain:1",
+            "checking layer D",
+            "checking layer D",
+            "storing layer D",
+            "storing layer D",
+            "merging 2 layers",
+        ],
+    ),
+    // Layers with compressed contents.
+    (
+        "convert --compress lz4 SOURCE oci:AT/lz4:1",
+        &[
+            "opening SOURCE",
+            "writing the names of 2 layers",
+            "hashing 2 layers",
+        ],
+    ),
+    (
+        "pull oci:AT/lz4:1",
+        &[
+            "opening oci:AT/lz4:1",
+            "checking layer D",
+            "checking layer D",
+            "rewriting layer D",
+            "rewriting layer D",
+            "storing layer D",
+            "storing layer D",
+            "merging 2 layers",
+        ],
+    ),
+    (
+        "save SOURCE -o AT/saved.tar",
+        &["writing layer D", "writing layer D"],
+    ),
+    ("copy SOURCE oci:AT/copy:1", &["copying SOURCE"]),
+    (
+        "push SOURCE oci:AT/pushed:1",
+        &["writing the names of 2 layers", "hashing 2 layers"],
+    ),
+    (
+        "export containerd-cache AT/cache SOURCE",
+        &["writing the names of 2 layers", "adding layers to AT/cache"],
+    ),
+];
+
+#[test]
+fn every_phase_of_work_on_an_image_announces_itself_and_its_end() {
+    let tar = |name: &str| {
+        let text = "text ".repeat(4000);
+        TarBuilder::new().file(name, text).finish()
+    };
+    let layout = Layout::new()
+        .layer(&tar("f"), Compression::Gzip)
+        .layer(&tar("g"), Compression::Zstd)
+        .finish();
+    let folder = tempfile::tempdir().unwrap();
+    let blockbox = Blockbox::without_kernel();
+    for (line, expected) in PHASES {
+        let named = |text: &str| {
+            let text = text.replace("SOURCE", &layout.reference());
+            text.replace("AT", folder.path().to_str().unwrap())
+        };
+        let line = named(line);
+        let words: Vec<_> = line.split(' ').chain(["--progress", "json"]).collect();
+        let output = blockbox.output(&words);
+        let report = text(&output.stderr);
+        assert!(output.status.success(), "{line}: {report}");
+        let works = |event: &str| -> Vec<String> {
+            let events = report
+                .lines()
+                .map(|line| -> Value { serde_json::from_str(line).unwrap() });
+            let works = events.filter(|one| one["event"] == event);
+            let mut works: Vec<_> = works
+                .map(|one| without_digests(one["work"].as_str().unwrap()))
+                .collect();
+            works.sort();
+            works
+        };
+        let mut expected: Vec<_> = expected.iter().map(|work| named(work)).collect();
+        expected.sort();
+        assert_eq!(works("started"), expected, "{line}: {report}");
+        assert_eq!(works("finished"), expected, "{line}: {report}");
+    }
+    // A pull of an image that shares a layer with another one checks that layer.
+    let more = Layout::new()
+        .layer(&tar("f"), Compression::Gzip)
+        .layer(&tar("h"), Compression::Gzip)
+        .finish();
+    let output = blockbox.output(["pull", &more.reference(), "--progress", "json"]);
+    let report = text(&output.stderr);
+    assert!(
+        report.contains("checking layers that the store has"),
+        "{report}"
+    );
+    // An archive on standard input is read to a file first.
+    let saved = folder.path().join("saved.tar");
+    let mut load = blockbox.command();
+    load.args(["load", "--progress", "json"]);
+    load.stdin(std::fs::File::open(&saved).unwrap());
+    let output = load.output().unwrap();
+    let saved = std::fs::read(&saved).unwrap();
+    let report = text(&output.stderr);
+    assert!(output.status.success(), "{report}");
+    let finished = format!(
+        r#"{{"bytes":{},"event":"finished","work":"reading standard input"}}"#,
+        saved.len()
+    );
+    assert!(report.lines().any(|line| line == finished), "{report}");
+    // So is a compressed one.
+    let compressed = folder.path().join("saved.tar.zst");
+    std::fs::write(&compressed, zstd::encode_all(&saved[..], 1).unwrap()).unwrap();
+    let compressed = compressed.to_str().unwrap();
+    let target = format!("oci:{}/from-archive:1", folder.path().display());
+    let source = format!("docker-archive:{compressed}");
+    let output = blockbox.output(["copy", &source, &target, "--progress", "json"]);
+    let report = text(&output.stderr);
+    assert!(output.status.success(), "{report}");
+    let finished = format!(
+        r#"{{"bytes":{},"event":"finished","work":"reading {compressed}"}}"#,
+        saved.len()
+    );
+    assert!(report.lines().any(|line| line == finished), "{report}");
+}
+
+/// Puts `D` in the place of digests.
+fn without_digests(text: &str) -> String {
+    let words = text
+        .split(' ')
+        .map(|word| match word.starts_with("sha256:") {
+            true => "D",
+            false => word,
+        });
+    words.collect::<Vec<_>>().join(" ")
+}
+
 /// Commands that push images.
 const PUSHES: [&str; 5] = [
     "copy IMAGE oci:AT/copied:1",

@@ -4,7 +4,7 @@ mod change;
 mod sandbox_config;
 
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Seek, Write};
+use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
 use std::time::{Duration, SystemTime};
 
 use blockbox_store::{Meter, Spec, Store, atomic};
@@ -30,7 +30,7 @@ pub struct CommitOptions {
     pub changes: Vec<String>,
     /// When the image was made. Default: now.
     pub created: SystemTime,
-    /// Counts the bytes of the layer.
+    /// Counts the bytes of the layer: when it is read, and when it is added to the store.
     pub meter: Meter,
 }
 
@@ -91,6 +91,7 @@ pub struct Committed {
     diff_ids: Vec<Digest>,
     /// The new layer's digest, size and tar.
     layer: (Digest, u64, File),
+    meter: Meter,
 }
 
 impl Committed {
@@ -126,6 +127,7 @@ impl Committed {
             manifest,
             diff_ids,
             layer: (diff_id, size, spool),
+            meter: options.meter.clone(),
         })
     }
 
@@ -137,18 +139,19 @@ impl Committed {
     pub fn store(self, store: &Store) -> Result<Image> {
         let _access = store.share()?;
         let (diff_id, size, tar) = &self.layer;
-        add_layer(store, diff_id, tar)?;
+        add_layer(store, diff_id, self.meter.measure(tar))?;
         let config = serde_json::to_vec(&self.config).map_err(|e| Error::Output(e.into()))?;
         let manifest = describe(self.manifest, &config, diff_id, *size);
         let manifest = serde_json::to_vec(&manifest).map_err(|e| Error::Output(e.into()))?;
         let digest = Digest::sha256(&manifest);
-        folder::assemble(store, &digest, (&manifest, &config), &self.diff_ids, &[])?;
+        let documents = (&manifest[..], &config[..]);
+        folder::assemble(store, &digest, documents, &self.diff_ids, &[], &())?;
         Image::open(store, &digest)?.ok_or_else(|| Error::NoImage(digest.to_string()))
     }
 }
 
 /// Converts the tar of a layer and adds the layer to the store.
-fn add_layer(store: &Store, diff_id: &Digest, tar: &File) -> Result<()> {
+fn add_layer(store: &Store, diff_id: &Digest, tar: impl Read) -> Result<()> {
     let _lock = store.lock_layer(diff_id)?;
     let path = store.layer(diff_id);
     if path.exists() {
@@ -156,7 +159,8 @@ fn add_layer(store: &Store, diff_id: &Digest, tar: &File) -> Result<()> {
     }
     atomic::write_read_only(&path, |file| {
         let name = diff_id.to_string();
-        let (_, checksum) = layer::write_hashed(BufReader::new(tar), &name, file.as_file(), &path)?;
+        let tar = BufReader::new(tar);
+        let (_, checksum) = layer::write_hashed(tar, &name, file.as_file(), &path)?;
         // Recorded before the layer appears.
         store.record_checksum(diff_id, &checksum)?;
         Ok::<_, Error>(())

@@ -2,7 +2,7 @@
 //! and merges them.
 
 use std::collections::HashSet;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufRead, Read};
 use std::num::NonZeroUsize;
 use std::os::unix::fs::MetadataExt;
@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock};
 
 use blockbox_store::atomic::NewFile;
-use blockbox_store::{Checksum, Reference, Shared, Store, atomic};
+use blockbox_store::{Checksum, Meter, Reference, Shared, Store, atomic};
 use ocipull::{Digest, KeptFile, LayerReader};
 
 use crate::damage::Damage;
@@ -21,9 +21,9 @@ use crate::layer;
 use crate::native::merged;
 use crate::native::take::{self, Staged};
 use crate::parallel;
-use crate::progress::Progress;
+use crate::progress::{Progress, phase};
 use crate::short_name;
-use crate::verify::{self, Depth, Verifier};
+use crate::verify::{self, Depth};
 
 /// How to pull.
 #[derive(Clone, Debug)]
@@ -86,7 +86,9 @@ pub fn pull(
     let mut from = options.source.clone();
     from.partial_downloads
         .get_or_insert_with(|| store.downloads());
-    let source = ocipull::Image::open(reference, &from)?;
+    let source = phase(progress, format!("opening {reference}"), None, |_| {
+        ocipull::Image::open(reference, &from)
+    })?;
     let made = Mutex::default();
     let pulled = make(store, &source, options, progress, &made);
     if pulled.as_ref().is_err_and(|error| !is_transient(error)) {
@@ -119,7 +121,7 @@ pub(crate) fn make(
     let exists = store.image(digest).is_dir();
     let mut damage = Vec::new();
     if exists {
-        damage = Verifier::new(store, options.check).image(digest)?;
+        damage = verify::whole(store, digest, options.check, progress)?;
         if damage.is_empty() {
             progress.resolved(&digest.to_string(), layers.len(), 0);
             return Image::open(store, digest)?.ok_or_else(|| Error::NoImage(digest.to_string()));
@@ -128,29 +130,58 @@ pub(crate) fn make(
             progress.warning(&finding.to_string());
         }
     }
-    // A layer that occurs twice is converted once.
-    let mut seen = HashSet::new();
-    let mut missing = Vec::new();
-    for (index, layer) in layers.iter().enumerate() {
-        if seen.insert(&layer.diff_id)
-            && let Some(damage) = verify::layer(store, &layer.diff_id, options.check)?
-        {
-            if !exists && damage != Damage::Missing {
-                progress.warning(&format!(
-                    "{} {damage}",
-                    store.layer(&layer.diff_id).display()
-                ));
-            }
-            missing.push(index);
-        }
-    }
+    let missing = missing_layers(store, source, exists, options, progress)?;
     progress.resolved(&digest.to_string(), layers.len(), missing.len());
     convert_layers(store, source, &missing, options, progress, made)?;
     let diff_ids: Vec<_> = layers.iter().map(|layer| layer.diff_id.clone()).collect();
     let documents = (source.manifest_bytes(), source.config_bytes());
-    folder::assemble(store, digest, documents, &diff_ids, &damage)?;
+    folder::assemble(store, digest, documents, &diff_ids, &damage, progress)?;
     merged::compare(source, &store.image(digest).join(FSMETA), progress)?;
     Image::open(store, digest)?.ok_or_else(|| Error::NoImage(digest.to_string()))
+}
+
+/// Returns the indexes of the layers that the store lacks. A layer that occurs twice is converted
+/// once. Damage is reported here only if the image does not exist: it was reported with the image
+/// otherwise.
+fn missing_layers(
+    store: &Store,
+    source: &ocipull::Image,
+    exists: bool,
+    options: &PullOptions,
+    progress: &dyn Progress,
+) -> Result<Vec<usize>> {
+    let mut seen = HashSet::new();
+    let layers = source.layers().iter().enumerate();
+    let layers: Vec<_> = layers
+        .filter(|(_, layer)| seen.insert(&layer.diff_id))
+        .collect();
+    let lengths = layers
+        .iter()
+        .filter_map(|(_, layer)| fs::metadata(store.layer(&layer.diff_id)).ok());
+    let total: u64 = lengths.map(|found| found.len()).sum();
+    let find = |meter: &Meter| {
+        let mut missing = Vec::new();
+        for (index, layer) in layers {
+            let Some(damage) = verify::layer(store, &layer.diff_id, options.check, meter)? else {
+                continue;
+            };
+            if !exists && damage != Damage::Missing {
+                let path = store.layer(&layer.diff_id);
+                progress.warning(&format!("{} {damage}", path.display()));
+            }
+            missing.push(index);
+        }
+        Ok::<_, Error>(missing)
+    };
+    match options.check {
+        Depth::Contents if total > 0 => phase(
+            progress,
+            "checking layers that the store has",
+            Some(total),
+            find,
+        ),
+        _ => find(&Meter::default()),
+    }
 }
 
 /// Converts the layers with these indexes, several at a time; the first error stops all.
@@ -213,7 +244,7 @@ fn convert_layer(
     let _lock = store.lock_layer(&layer.diff_id)?;
     let path = store.layer(&layer.diff_id);
     // Another process may have made the layer meanwhile.
-    if verify::layer(store, &layer.diff_id, check)?.is_none() {
+    if verify::layer(store, &layer.diff_id, check, &Meter::default())?.is_none() {
         return Ok(());
     }
     let name = layer.digest.to_string();
@@ -260,7 +291,7 @@ fn fetch(
             watch.progress.layer_read(index, now - told);
             told = now;
         });
-        let converted = convert_stream(stream, layer, &file, path);
+        let converted = convert_stream(stream, layer, &file, path, watch.progress);
         if converted.is_err() && watch.stop.is_resumable() {
             fetched.keep();
         }
@@ -269,7 +300,8 @@ fn fetch(
     })?;
     // Recorded before the layer appears, and after its digests were verified.
     store.record_checksum(&layer.diff_id, &checksum)?;
-    file.persist(path)?;
+    let what = format!("storing layer {}", layer.digest);
+    phase(watch.progress, what, None, |_| file.persist(path))?;
     Ok(warnings)
 }
 
@@ -328,6 +360,7 @@ fn convert_stream(
     layer: &ocipull::Layer,
     file: &LayerFile,
     path: &Path,
+    progress: &dyn Progress,
 ) -> Result<(Vec<String>, Checksum)> {
     let name = layer.digest.as_str();
     if layer.is_erofs() {
@@ -338,7 +371,8 @@ fn convert_stream(
             path: &file.path(),
             filled: matches!(file, LayerFile::Kept(_)),
         };
-        return Ok((Vec::new(), take::take(stream, name, staged, folder)?));
+        let checksum = take::take(stream, name, staged, folder, progress)?;
+        return Ok((Vec::new(), checksum));
     }
     let (summary, checksum) = layer::write_hashed(stream, name, file.as_file(), path)?;
     Ok((summary.warnings, checksum))

@@ -8,9 +8,9 @@ use ocipull::{Digest, Reference};
 use crate::damage::{Finding, Part};
 use crate::error::{Error, Result};
 use crate::image::{self, Image, folder};
-use crate::progress::Progress;
+use crate::progress::{Progress, phase};
 use crate::pull::{self, PullOptions};
-use crate::verify::{Depth, Verifier};
+use crate::verify::{self, Depth};
 
 /// Opens the image with this manifest digest, after restoring the files that are missing or damaged
 /// according to `options.check`: layers are fetched again by one of the image's names, and the
@@ -32,7 +32,7 @@ pub fn open(
     if !store.image(digest).is_dir() {
         return Err(missing());
     }
-    let found = Verifier::new(store, options.check).image(digest)?;
+    let found = verify::whole(store, digest, options.check, progress)?;
     if !found.is_empty() {
         repair(store, digest, found, options, progress)?;
     }
@@ -57,13 +57,13 @@ pub fn repair(
     if found.iter().all(local) {
         // Files are only made from layers that are intact.
         if options.check == Depth::Lengths {
-            found = Verifier::new(store, Depth::Contents).image(digest)?;
+            found = verify::whole(store, digest, Depth::Contents, progress)?;
         }
         if found.iter().all(local) {
             for finding in &found {
                 progress.warning(&finding.to_string());
             }
-            return assemble(store, digest, &found);
+            return assemble(store, digest, &found, progress);
         }
     }
     let mut names: Vec<Reference> = Vec::new();
@@ -111,7 +111,10 @@ fn fetch(
         *exact = Some(digest.clone());
         *tag = None;
     }
-    let source = ocipull::Image::open(&reference, &options.source)?;
+    let what = format!("opening {reference}");
+    let source = phase(progress, what, None, |_| {
+        ocipull::Image::open(&reference, &options.source)
+    })?;
     if source.manifest_digest() != digest {
         return Ok(false);
     }
@@ -120,7 +123,12 @@ fn fetch(
 }
 
 /// Makes the files again that depend only on the layers, which are intact, as are the documents.
-fn assemble(store: &Store, digest: &Digest, found: &[Finding]) -> Result<()> {
+fn assemble(
+    store: &Store,
+    digest: &Digest,
+    found: &[Finding],
+    progress: &dyn Progress,
+) -> Result<()> {
     let path = store.image(digest);
     let read = |name| {
         let path = path.join(name);
@@ -133,5 +141,6 @@ fn assemble(store: &Store, digest: &Digest, found: &[Finding]) -> Result<()> {
     })?;
     let diff_ids = parsed.diff_ids().iter();
     let diff_ids: Vec<Digest> = diff_ids.map(|id| id.parse()).collect::<Result<_, _>>()?;
-    folder::assemble(store, digest, (&manifest, &config), &diff_ids, found)
+    let documents = (&manifest[..], &config[..]);
+    folder::assemble(store, digest, documents, &diff_ids, found, progress)
 }

@@ -16,7 +16,7 @@ use crate::commit::Hashed;
 use crate::error::{Error, Result};
 use crate::files::write_oci_layer;
 use crate::image::{CONFIG, Image};
-use crate::progress::Progress;
+use crate::progress::{Progress, phase};
 use crate::{populate, reader};
 
 const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -114,13 +114,22 @@ impl Parts {
                 .map_err(Error::io(&layer.path))?
                 .len();
             progress.layer_started(number, &layer.diff_id.to_string(), length);
-            let (tar, digest, size) = layer_tar(&layer.path)?;
-            push(&digest, size, &mut |from| {
-                let mut tar = tar.try_clone()?;
-                tar.seek(SeekFrom::Start(from))?;
-                Ok(Box::new(tar))
+            let mut left = length;
+            let (tar, digest, size) = layer_tar(&layer.path, |bytes| {
+                // The archive is not as long as the layer.
+                let bytes = bytes.min(left);
+                left -= bytes;
+                progress.layer_read(number, bytes);
             })?;
-            progress.layer_read(number, length);
+            progress.layer_read(number, left);
+            let what = format!("writing layer {digest}");
+            phase(progress, what, Some(size), |meter| {
+                push(&digest, size, &mut |from| {
+                    let mut tar = tar.try_clone()?;
+                    tar.seek(SeekFrom::Start(from))?;
+                    Ok(Box::new(meter.measure(tar)))
+                })
+            })?;
             progress.layer_finished(number);
             layers.push(json!({
                 "mediaType": "application/vnd.oci.image.layer.v1.tar",
@@ -158,17 +167,40 @@ impl Parts {
     }
 }
 
-/// Writes the tar of a layer to a temporary file.
-fn layer_tar(path: &Path) -> Result<(File, Digest, u64)> {
+/// Writes the tar of a layer to a temporary file. `tell` receives the number of bytes of each
+/// write.
+fn layer_tar(path: &Path, tell: impl FnMut(u64)) -> Result<(File, Digest, u64)> {
     let failed = |source| Error::io(std::env::temp_dir())(source);
     let image = reader::open(path, &[])?;
     let mut contents = populate::new_store()?;
     let tree = populate::read_image(&mut contents, &image, path)?;
     let mut spool = tempfile::tempfile().map_err(failed)?;
-    let mut hashed = Hashed::new(BufWriter::with_capacity(256 << 10, &spool));
+    let told = Told {
+        inner: &spool,
+        tell,
+    };
+    let mut hashed = Hashed::new(BufWriter::with_capacity(256 << 10, told));
     write_oci_layer(&tree, &mut contents, &mut hashed)?;
     hashed.out.flush().map_err(failed)?;
     let (digest, size) = hashed.finish()?;
     spool.rewind().map_err(failed)?;
     Ok((spool, digest, size))
+}
+
+/// A writer that reports the length of each write.
+struct Told<W, F> {
+    inner: W,
+    tell: F,
+}
+
+impl<W: Write, F: FnMut(u64)> Write for Told<W, F> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.inner.write(bytes)?;
+        (self.tell)(written as u64);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
 }

@@ -11,6 +11,7 @@ use ocipull::Digest;
 
 use crate::error::{Error, Result};
 use crate::image::{self, CONFIG, DISK, FSMETA, MANIFEST};
+use crate::progress::{Progress, phase};
 
 pub use crate::damage::{Damage, Finding, Part};
 
@@ -143,23 +144,45 @@ impl<'a> Verifier<'a> {
         if let Some(damage) = self.layers.get(&path) {
             return Ok(*damage);
         }
-        let damage = metered(self.store, diff_id, self.depth, &self.meter)?;
+        let damage = layer(self.store, diff_id, self.depth, &self.meter)?;
         self.layers.insert(path, damage);
         Ok(damage)
     }
 }
 
+/// Checks the image with this manifest digest, as a phase if its contents are read.
+pub(crate) fn whole(
+    store: &Store,
+    digest: &Digest,
+    depth: Depth,
+    progress: &dyn Progress,
+) -> Result<Vec<Finding>> {
+    if depth == Depth::Lengths {
+        return Verifier::new(store, depth).image(digest);
+    }
+    let verifier = Verifier::new(store, depth);
+    let total = verifier.bytes([digest]);
+    phase(
+        progress,
+        format!("checking {digest}"),
+        Some(total),
+        |meter| verifier.meter(meter.clone()).image(digest),
+    )
+}
+
 /// Checks the layer with this diff ID, whichever image has it. If it has no recorded checksum, its
 /// length is compared with the disks that contain it, and [`Depth::Contents`] records its checksum.
+/// `meter` counts the bytes that are read.
 ///
 /// # Errors
 ///
 /// If the layer cannot be read. Damage is not an error.
-pub fn layer(store: &Store, diff_id: &Digest, depth: Depth) -> Result<Option<Damage>> {
-    metered(store, diff_id, depth, &Meter::default())
-}
-
-fn metered(store: &Store, diff_id: &Digest, depth: Depth, meter: &Meter) -> Result<Option<Damage>> {
+pub(crate) fn layer(
+    store: &Store,
+    diff_id: &Digest,
+    depth: Depth,
+    meter: &Meter,
+) -> Result<Option<Damage>> {
     let known = store.recorded_checksum(diff_id)?;
     let path = store.layer(diff_id);
     if known.is_none()

@@ -108,6 +108,8 @@ fn a_native_image_has_the_same_tree_as_its_source_in_every_form() {
         &["--block-size", "512"],
         &["--zstd"],
         &["--zstd=9", "--index"],
+        &["--image-spec"],
+        &["--image-spec", "--zstd", "--index"],
         &["--compress", "lz4"],
         &["--squash", "--annotation", "a=b"],
     ]
@@ -144,10 +146,15 @@ fn a_native_image_has_the_same_tree_as_its_source_in_every_form() {
             .enumerate()
             .map(|(index, (layer, id))| {
                 let mut bytes = fs::read(path(&out, layer)).unwrap();
-                if layer["mediaType"] == "application/vnd.erofs.layer.v1+zstd" {
+                let expected = match options.contains(&"--image-spec") {
+                    true => "application/vnd.erofs",
+                    false => "application/vnd.erofs.layer.v1",
+                };
+                let media_type = layer["mediaType"].as_str().unwrap();
+                if media_type.strip_suffix("+zstd") == Some(expected) {
                     bytes = zstd::decode_all(&bytes[..]).unwrap();
                 } else {
-                    assert_eq!(layer["mediaType"], "application/vnd.erofs.layer.v1");
+                    assert_eq!(media_type, expected);
                 }
                 assert_eq!(self::digest(&bytes), id.as_str().unwrap());
                 let image = dir.path().join(format!("{number}-{index}.erofs"));
@@ -220,6 +227,85 @@ fn the_index_of_frames_leads_to_each_part_of_a_layer() {
         let chunk = zstd::decode_all(&bytes[frame.offset as usize..next]).unwrap();
         let start = number * index.chunk_size() as usize;
         assert!(chunk == whole[start..start + chunk.len()]);
+    }
+}
+
+/// What section 3.4.4 of the draft specification of EROFS images has readers do, and the rules for
+/// producers of section 8.1 on roles and annotations.
+#[test]
+fn layers_of_the_image_specification_are_read_as_it_says() {
+    let base = TarBuilder::new()
+        .file("f", testkit::noise(3, 9 << 20))
+        .finish();
+    let top = TarBuilder::new().file("g", "g").file(".wh.f", "").finish();
+    let source = Layout::new()
+        .layer(&base, Compression::None)
+        .layer(&top, Compression::None)
+        .finish();
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let to = format!("oci:{}", out.display());
+    let blockbox = Blockbox::new();
+    let options = ["--image-spec", "--zstd", "--index"];
+    let convert = ["convert", "-q", &source.reference(), &to];
+    blockbox.ok(convert.iter().chain(&options));
+    let manifest = manifest(&out);
+    let layers = manifest["layers"].as_array().unwrap();
+    let config = blob(&out, &manifest["config"]);
+    assert_eq!(layers.len(), 2);
+    assert_eq!(layers[0]["annotations"]["org.erofs.role"], "overlay-lower");
+    assert_eq!(layers[1]["annotations"].get("org.erofs.role"), None);
+    for (layer, diff_id) in layers
+        .iter()
+        .zip(config["rootfs"]["diff_ids"].as_array().unwrap())
+    {
+        assert_eq!(layer["mediaType"], "application/vnd.erofs+zstd");
+        let notes = &layer["annotations"];
+        assert_eq!(notes["org.erofs.uncompressed-digest"], *diff_id);
+        let kind = &notes["org.erofs.chunk-index.mediaType"];
+        assert_eq!(kind, "application/vnd.erofs.chunk-index.v1");
+        let bytes = fs::read(path(&out, layer)).unwrap();
+        let whole = zstd::decode_all(&bytes[..]).unwrap();
+        assert_eq!(digest(&whole), diff_id.as_str().unwrap());
+        let range = notes["org.erofs.chunk-index.range"].as_str().unwrap();
+        let (begin, end) = range.split_once(':').unwrap();
+        let (begin, end): (usize, usize) = (begin.parse().unwrap(), end.parse().unwrap());
+        assert_eq!(end, bytes.len());
+        let number = |at: usize, length: usize| {
+            let bytes = bytes[at..at + length].iter().rev();
+            bytes.fold(0, |number, byte| number << 8 | usize::from(*byte))
+        };
+        assert_eq!(number(begin, 4), 0x184D_2A50);
+        let header = begin + 8;
+        assert_eq!(number(begin + 4, 4), end - header);
+        let index_digest = &notes["org.erofs.chunk-index.digest"];
+        assert_eq!(digest(&bytes[header..end]), index_digest.as_str().unwrap());
+        assert_eq!(bytes[header..header + 6], [0xcd, 0xe4, 0xec, 0x67, 1, 1]);
+        assert_eq!(number(header + 6, 2), 0);
+        assert_eq!(number(header + 8, 8), whole.len());
+        assert_eq!(number(header + 20, 2), 0x2001);
+        assert_eq!(number(header + 22, 8) | number(header + 24, 8), 0);
+        let chunks = number(header + 16, 4);
+        assert_eq!(end - header, 32 + chunks * 48);
+        for chunk in 0..chunks {
+            let entry = header + 32 + chunk * 48;
+            let next = |field: usize, last: usize| match chunk + 1 == chunks {
+                true => last,
+                false => number(entry + 48 + field, 8),
+            };
+            let stored = &bytes[number(entry, 8)..next(0, begin)];
+            let hash = &bytes[entry + 16..entry + 48];
+            let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+            assert_eq!(digest(stored), format!("sha256:{hash}"));
+            let contents = zstd::bulk::decompress(stored, 8 << 20).unwrap();
+            assert!(contents == whole[number(entry + 8, 8)..next(8, whole.len())]);
+        }
+    }
+    // It has no merged metadata, and names its own media types.
+    for option in ["--merged", "--media-type=application/x.erofs"] {
+        let refused = blockbox.output(convert.iter().chain(&["--image-spec", option]));
+        let error = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(error.contains("cannot be used with"), "{error}");
     }
 }
 

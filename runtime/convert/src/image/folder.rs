@@ -12,11 +12,26 @@ use ocipull::Digest;
 use super::{CONFIG, DISK, FSMETA, MANIFEST, layer_link, list};
 use crate::damage::{Finding, Part};
 use crate::error::{Error, Result};
+use crate::progress::{Progress, phase};
 use crate::stack;
 
 /// Makes the folder of the image `digest`, whose layers are in the store. If the folder exists,
 /// makes the parts again that `damage` names.
 pub(crate) fn assemble(
+    store: &Store,
+    digest: &Digest,
+    documents: (&[u8], &[u8]),
+    diff_ids: &[Digest],
+    damage: &[Finding],
+    progress: &dyn Progress,
+) -> Result<()> {
+    let what = format!("merging {} layers", diff_ids.len());
+    phase(progress, what, None, |_| {
+        assemble_quietly(store, digest, documents, diff_ids, damage)
+    })
+}
+
+fn assemble_quietly(
     store: &Store,
     digest: &Digest,
     documents: (&[u8], &[u8]),

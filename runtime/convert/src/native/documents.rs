@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use ocipull::{Copied, Digest, EROFS_FEATURE};
 use serde_json::{Map, Value, json};
 
+use super::image_spec;
 use super::merged::MERGED;
+use super::options::Format;
 use super::wrap::Blob;
 use crate::error::{Error, Result};
 
@@ -114,15 +116,27 @@ fn regroup(history: &mut [Value], groups: &[usize]) {
     }
 }
 
+/// Returns the descriptors of the layers, lowest first.
+pub(super) fn layers(blobs: &[Blob], format: Format) -> Value {
+    let mut layers: Vec<_> = blobs.iter().map(Blob::descriptor).collect();
+    if format == Format::ImageSpec
+        && let Some((_, lower)) = layers.split_last_mut()
+    {
+        for layer in lower {
+            layer["annotations"][image_spec::ROLE] = json!(image_spec::OVERLAY_LOWER);
+        }
+    }
+    json!(layers)
+}
+
 /// Returns the manifest of an image whose configuration is `config`.
 pub(super) fn manifest(
     config: &[u8],
     platform: Value,
-    layers: &[Blob],
+    layers: Value,
     notes: &Value,
     more_notes: &BTreeMap<String, String>,
 ) -> Manifest {
-    let layers: Vec<_> = layers.iter().map(Blob::descriptor).collect();
     let mut manifest = json!({
         "schemaVersion": 2,
         "mediaType": MANIFEST,

@@ -15,7 +15,7 @@ use super::{regroup, take};
 use crate::error::{Error, Result};
 use crate::image::Image;
 use crate::layer::{self, BuildOptions, Contents, Output};
-use crate::progress::Progress;
+use crate::progress::{Progress, phase};
 use crate::pull::Watched;
 use crate::{parallel, rebuild, squash};
 
@@ -59,15 +59,36 @@ pub(super) fn make(
             let groups = vec![1; made.len()];
             (made.into_iter().map(|layer| layer.path).collect(), groups)
         }
-        Grouping::Least(bytes) => regroup::regroup(made, bytes, staging, &build)?,
+        Grouping::Least(bytes) => regroup::regroup(made, bytes, (staging, &build), progress)?,
         Grouping::One => {
             let groups = vec![made.len()];
-            let path = squashed(&made, staging, &build_options(options))?;
+            let what = format!("squashing {} layers", made.len());
+            let total = bytes_of(made.iter().map(|layer| &layer.path))?;
+            let path = phase(progress, what, Some(total), |meter| {
+                let mut build = build_options(options);
+                build.meter = meter.clone();
+                squashed(&made, staging, &build)
+            })?;
             (vec![path], groups)
         }
     };
-    let blobs = wrap::blobs(&paths, options)?;
+    let what = match options.wrap {
+        Wrap::None => format!("hashing {} layers", paths.len()),
+        Wrap::Zstd { .. } => format!("compressing {} layers", paths.len()),
+    };
+    let total = bytes_of(&paths)?;
+    let blobs = phase(progress, what, Some(total), |meter| {
+        wrap::blobs(&paths, options, meter)
+    })?;
     Ok(Layers { blobs, groups })
+}
+
+/// Returns how many bytes the files at `paths` have together.
+pub(super) fn bytes_of<'a>(paths: impl IntoIterator<Item = &'a PathBuf>) -> Result<u64> {
+    paths.into_iter().try_fold(0_u64, |sum, path| {
+        let meta = fs::metadata(path).map_err(Error::io(path))?;
+        Ok(sum.saturating_add(meta.len()))
+    })
 }
 
 fn build_options(options: &NativeOptions) -> BuildOptions {
@@ -111,9 +132,15 @@ fn images(
         let to = (paths[number].as_path(), build);
         read(&inputs[number], number, &files[number], to, stop, progress)
     })?;
+    let what = format!("writing the names of {} layers", paths.len());
+    phase(progress, what, None, |_| named(results, &paths, build))
+}
+
+/// Completes the names of each layer with those of the layers below it, and writes them.
+fn named(results: Vec<Read<'_>>, paths: &[PathBuf], build: &BuildOptions) -> Result<Vec<Made>> {
     let mut merge = Merge::new(&Limits::default());
     let mut made: Vec<Made> = Vec::new();
-    for (Read { tree, contents }, path) in results.into_iter().zip(&paths) {
+    for (Read { tree, contents }, path) in results.into_iter().zip(paths) {
         let bad = |source| Error::Merge(Box::new(source));
         let complete = merge.complete(&tree).map_err(bad)?;
         merge.push(&tree).map_err(bad)?;
@@ -172,9 +199,15 @@ fn read<'a>(
                     true => {
                         let staged = path.with_extension("pulled");
                         take::copy(watched, &staged, &name)?;
-                        take::checked(&staged, &name)?;
-                        take::bounded(&staged, &name)?;
-                        let read = of_image(&staged, number, contents, path, |_| ());
+                        let what = format!("checking layer {name}");
+                        phase(progress, what, None, |_| {
+                            take::checked(&staged, &name)?;
+                            take::bounded(&staged, &name)
+                        })?;
+                        let what = format!("copying layer {name}");
+                        let read = phase(progress, what, None, |meter| {
+                            of_image(&staged, number, contents, path, |bytes| meter.add(bytes))
+                        });
                         fs::remove_file(&staged).map_err(Error::io(&staged))?;
                         read
                     }
@@ -275,24 +308,27 @@ pub fn cache_layers(
     (options.wrap, options.grouping) = (Wrap::None, Grouping::Source);
     let build = build_options(&options);
     let made = images(&inputs, staging.path(), &build, &options, progress)?;
-    let mut added = 0;
-    for (layer, made) in layers.iter().zip(made) {
-        let path = place(&layer.diff_id);
-        if path.exists() {
-            continue;
+    let what = format!("adding layers to {}", cache.display());
+    phase(progress, what, None, |meter| {
+        let mut added = 0;
+        for (layer, made) in layers.iter().zip(made) {
+            let path = place(&layer.diff_id);
+            if path.exists() {
+                continue;
+            }
+            if let Some(folder) = path.parent() {
+                fs::create_dir_all(folder).map_err(Error::io(folder))?;
+            }
+            // A layer that was pulled as an EROFS image is named by its own digest, so the image
+            // must be exactly that.
+            let own = wrap::digest_of(&layer.path, meter)? == layer.diff_id;
+            let from = if own { &layer.path } else { &made.path };
+            let mut source = meter.measure(File::open(from).map_err(Error::io(from))?);
+            atomic::write_file(&path, |file| {
+                std::io::copy(&mut source, file).map_err(Error::io(&path))
+            })?;
+            added += 1;
         }
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder).map_err(Error::io(folder))?;
-        }
-        // A layer that was pulled as an EROFS image is named by its own digest, so the image must
-        // be exactly that.
-        let own = wrap::digest_of(&layer.path)? == layer.diff_id;
-        let from = if own { &layer.path } else { &made.path };
-        let mut source = File::open(from).map_err(Error::io(from))?;
-        atomic::write_file(&path, |file| {
-            std::io::copy(&mut source, file).map_err(Error::io(&path))
-        })?;
-        added += 1;
-    }
-    Ok(added)
+        Ok(added)
+    })
 }

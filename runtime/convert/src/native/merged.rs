@@ -10,6 +10,7 @@
 
 use std::path::Path;
 
+use blockbox_store::Meter;
 use ocipull::spec::Descriptor;
 
 use super::options::NativeOptions;
@@ -32,7 +33,7 @@ pub(super) fn make(layers: &[Blob], staging: &Path, options: &NativeOptions) -> 
         .collect();
     let path = staging.join("merged.erofs");
     stack::write(&inputs, &path)?;
-    Blob::of(&path, MERGED, options)
+    Blob::of(&path, MERGED, options, &Meter::default())
 }
 
 /// Warns if `source` has merged metadata that differs from `fsmeta`, which was made from its
@@ -52,7 +53,7 @@ pub(crate) fn compare(
             return Ok(());
         }
     };
-    let made = wrap::digest_of(fsmeta)?;
+    let made = wrap::digest_of(fsmeta, &Meter::default())?;
     if artifact.layers().first().and_then(uncompressed) != Some(made.as_str()) {
         progress.warning(
             "the image's merged metadata is not what its layers are together, and is made anew",

@@ -12,6 +12,7 @@
 
 pub mod chunks;
 mod documents;
+mod image_spec;
 mod layers;
 pub(crate) mod merged;
 mod names;
@@ -29,10 +30,10 @@ use serde_json::Value;
 use crate::error::{Error, Result};
 use crate::image::Image;
 use crate::parallel;
-use crate::progress::Progress;
+use crate::progress::{Progress, phase};
 use documents::Manifest;
 pub use layers::cache_layers;
-pub use options::{Grouping, NativeOptions, Wrap};
+pub use options::{Format, Grouping, NativeOptions, Wrap};
 
 /// The source of a conversion.
 #[derive(Clone, Copy, Debug)]
@@ -84,7 +85,9 @@ pub fn convert(
         Source::Reference(reference) => {
             let mut reading = options.source.clone();
             reading.erofs = true;
-            let images = ocipull::Image::open_all(reference, &reading)?;
+            let images = phase(progress, format!("opening {reference}"), None, |_| {
+                ocipull::Image::open_all(reference, &reading)
+            })?;
             for image in chosen(&images, &options.platforms)? {
                 let layers = image.layers().len();
                 progress.resolved(&image.manifest_digest().to_string(), layers, layers);
@@ -124,11 +127,15 @@ fn one(
     })?;
     let (config, descriptor) = documents::config(config, blobs, &layers.groups)?;
     push_bytes(place, &config)?;
-    let manifest = documents::manifest(&config, descriptor, blobs, notes, &options.annotations);
+    let layers = documents::layers(blobs, options.format);
+    let manifest = documents::manifest(&config, descriptor, layers, notes, &options.annotations);
     if !options.merged {
         return Ok(manifest);
     }
-    let merged = merged::make(blobs, staging.path(), options)?;
+    let what = format!("merging the metadata of {} layers", blobs.len());
+    let merged = phase(progress, what, None, |_| {
+        merged::make(blobs, staging.path(), options)
+    })?;
     place.push_blob(&merged.digest, merged.size, None, |offset| {
         merged.open(offset)
     })?;

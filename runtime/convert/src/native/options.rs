@@ -34,8 +34,10 @@ pub struct NativeOptions {
     pub platforms: Vec<Platform>,
     /// Annotations of the manifests.
     pub annotations: BTreeMap<String, String>,
-    /// The media type of plain layers. containerd before 2.3 accepts only types that end in
-    /// `.erofs`.
+    /// Which description of native images the layers follow.
+    pub format: Format,
+    /// The media type of plain layers of [`Format::Layer`]. containerd before 2.3 accepts only
+    /// types that end in `.erofs`.
     pub media_type: String,
     /// How many layers are processed at once.
     pub jobs: NonZeroUsize,
@@ -57,11 +59,25 @@ impl Default for NativeOptions {
             keep_tar: false,
             platforms: Vec::new(),
             annotations: BTreeMap::new(),
+            format: Format::Layer,
             media_type: ocipull::EROFS_LAYER.to_owned(),
             jobs: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
             staging: std::env::temp_dir(),
         }
     }
+}
+
+/// A description of native images: media types, annotations, and the index of zstd frames.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Format {
+    /// `application/vnd.erofs.layer.v1`, which containerd reads from 2.3 on, and the first draft of
+    /// the index.
+    #[default]
+    Layer,
+    /// The draft specification of EROFS images: <https://github.com/erofs/erofs-image-spec>. It may
+    /// change. It has no merged metadata.
+    ImageSpec,
 }
 
 /// Which layers of the source are merged into one.

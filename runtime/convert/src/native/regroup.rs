@@ -9,6 +9,7 @@ use fsmerge::{Limits, Merge};
 use super::names::{self, Made};
 use crate::error::{Error, Result};
 use crate::layer::{BuildOptions, Contents, Output};
+use crate::progress::{Progress, phase};
 
 /// Groups layers of `sizes` bytes that become one: from the lowest on, adjacent ones smaller than
 /// `least`, until they have as many bytes together. A group does not depend on the layers above it,
@@ -32,12 +33,13 @@ fn groups(sizes: &[u64], least: u64) -> Vec<Range<usize>> {
 }
 
 /// Merges small layers until they have at least `least` bytes. Returns the images of all layers,
-/// lowest first, and how many of `made` each consists of.
+/// lowest first, and how many of `made` each consists of. Writes to the folder of `to`, with the
+/// options of `to`.
 pub(super) fn regroup(
     made: Vec<Made>,
     least: u64,
-    staging: &Path,
-    build: &BuildOptions,
+    to: (&Path, &BuildOptions),
+    progress: &dyn Progress,
 ) -> Result<(Vec<PathBuf>, Vec<usize>)> {
     let bytes = |layer: &Made| fs::metadata(&layer.path).map(|meta| meta.len());
     let sizes: Vec<_> = made
@@ -45,11 +47,31 @@ pub(super) fn regroup(
         .map(|layer| bytes(layer).map_err(Error::io(&layer.path)))
         .collect::<Result<_>>()?;
     let groups = groups(&sizes, least);
+    let merged = groups.iter().filter(|group| group.len() > 1);
+    let total = merged.clone().flat_map(|group| &sizes[group.clone()]).sum();
+    let what = format!("merging {} layers to {}", sizes.len(), groups.len());
+    match merged.count() {
+        0 => write(&made, &groups, to),
+        _ => phase(progress, what, Some(total), |meter| {
+            let (staging, build) = to;
+            let mut build = build.clone();
+            build.meter = meter.clone();
+            write(&made, &groups, (staging, &build))
+        }),
+    }
+}
+
+/// Writes a layer for each of `groups`.
+fn write(
+    made: &[Made],
+    groups: &[Range<usize>],
+    (staging, build): (&Path, &BuildOptions),
+) -> Result<(Vec<PathBuf>, Vec<usize>)> {
     let limits = Limits::default();
     let bad = |source| Error::Merge(Box::new(source));
     let mut merge = Merge::new(&limits);
     let mut paths = Vec::new();
-    for group in &groups {
+    for group in groups {
         let mut layers = made[group.clone()].iter();
         let Some(lowest) = layers.next() else {
             continue;
@@ -72,7 +94,7 @@ pub(super) fn regroup(
             path: path.clone(),
             source,
         })?;
-        names::write(contents, &tree, &made, &path, build)?;
+        names::write(contents, &tree, made, &path, build)?;
         paths.push(path);
     }
     for group in groups.iter().filter(|group| group.len() > 1) {

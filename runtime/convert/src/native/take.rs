@@ -10,12 +10,13 @@ use std::io::{self, BufRead, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use blockbox_store::Checksum;
+use blockbox_store::{Checksum, Meter};
 use erofs_reader::{FileType, Severity, Source};
 use ocipull::Digest;
 
 use crate::error::{Error, Result};
 use crate::layer::{self, BuildOptions, Output, Sent};
+use crate::progress::{Progress, phase};
 use crate::stack;
 
 /// The sector size of a VMDK disk, in bytes.
@@ -46,6 +47,7 @@ pub(crate) fn take(
     (name, diff_id): (&str, &Digest),
     staged: Staged<'_>,
     folder: &Path,
+    progress: &dyn Progress,
 ) -> Result<Checksum> {
     let Staged { file, path, filled } = staged;
     let (mut at, mut sent) = (0, Sent::default());
@@ -64,17 +66,25 @@ pub(crate) fn take(
     )?;
     // The rest goes to the disk while the image is checked.
     sent.finish(file);
-    checked(path, name)?;
-    match stack::layer(&stack::Input {
-        path: path.to_owned(),
-        tag: name.to_owned(),
-    }) {
+    let read = phase(progress, format!("checking layer {name}"), None, |_| {
+        checked(path, name)?;
+        Ok::<_, Error>(stack::layer(&stack::Input {
+            path: path.to_owned(),
+            tag: name.to_owned(),
+        }))
+    })?;
+    match read {
         // The stream verifies the digest of the same bytes.
         Ok(_) if padding == 0 && diff_id.algorithm() == "sha256" => {
             Ok(Checksum::of_whole(written, diff_id.hex()))
         }
         Ok(_) => io(path, File::open(path).and_then(Checksum::of)),
-        Err(Error::NotAddressable { .. }) => rebuilt(name, (file, path), folder),
+        Err(Error::NotAddressable { .. }) => {
+            let what = format!("rewriting layer {name}");
+            phase(progress, what, None, |meter| {
+                rebuilt(name, (file, path), folder, meter)
+            })
+        }
         Err(error) => Err(refused(name, error)),
     }
 }
@@ -116,11 +126,19 @@ fn bounded_by(path: &Path, name: &str, limit: u64) -> Result<()> {
 }
 
 /// Writes the image again in its place, uncompressed and without inline contents.
-fn rebuilt(name: &str, (out, staged): (&File, &Path), folder: &Path) -> Result<Checksum> {
+fn rebuilt(
+    name: &str,
+    (out, staged): (&File, &Path),
+    folder: &Path,
+    meter: &Meter,
+) -> Result<Checksum> {
     bounded(staged, name)?;
     let mut aside = io(folder, tempfile::tempfile_in(folder))?;
     let image = layer::open(staged)?;
-    let options = BuildOptions::default();
+    let options = BuildOptions {
+        meter: meter.clone(),
+        ..BuildOptions::default()
+    };
     crate::rebuild::write(&image, staged, &aside, options, staged)
         .map_err(|error| refused(name, error))?;
     drop(image);
@@ -250,7 +268,7 @@ mod tests {
             path: &path,
             filled,
         };
-        let checksum = take(bytes, name, staged, dir.path())?;
+        let checksum = take(bytes, name, staged, dir.path(), &())?;
         assert!(checksum.is_of(File::open(&path).unwrap()).unwrap());
         Ok(fs::read(&path).unwrap())
     }

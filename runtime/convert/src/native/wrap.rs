@@ -5,12 +5,14 @@ use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
+use blockbox_store::Meter;
 use ocipull::Digest;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::chunks::{self, CHUNK, ChunkIndex};
-use super::options::{NativeOptions, Wrap};
+use super::image_spec;
+use super::options::{Format, NativeOptions, Wrap};
 use crate::error::{Error, Result};
 use crate::parallel;
 
@@ -33,11 +35,16 @@ pub(super) struct Blob {
 
 impl Blob {
     /// Wraps the image at `image`, which has this media type.
-    pub(super) fn of(image: &Path, media_type: &str, options: &NativeOptions) -> Result<Self> {
+    pub(super) fn of(
+        image: &Path,
+        media_type: &str,
+        options: &NativeOptions,
+        meter: &Meter,
+    ) -> Result<Self> {
         match options.wrap {
             Wrap::None => {
                 let file = File::open(image).map_err(Error::io(image))?;
-                let (digest, size) = hash(file).map_err(Error::io(image))?;
+                let (digest, size) = hash(meter.measure(file)).map_err(Error::io(image))?;
                 Ok(Self {
                     image: image.to_owned(),
                     path: image.to_owned(),
@@ -50,7 +57,8 @@ impl Blob {
             }
             Wrap::Zstd { level, index } => {
                 let path = image.with_extension("zst");
-                let framed = frames((image, media_type), &path, level, index);
+                let index = index.then_some(options.format);
+                let framed = frames((image, media_type), &path, level, index, meter);
                 framed.map_err(Error::io(&path))
             }
         }
@@ -73,19 +81,24 @@ impl Blob {
     }
 }
 
-/// Wraps the images at `images`.
-pub(super) fn blobs(images: &[PathBuf], options: &NativeOptions) -> Result<Vec<Blob>> {
+/// Wraps the images at `images`. `meter` counts their bytes.
+pub(super) fn blobs(
+    images: &[PathBuf],
+    options: &NativeOptions,
+    meter: &Meter,
+) -> Result<Vec<Blob>> {
     let jobs = match options.wrap {
         Wrap::None => options.jobs,
         // zstd compression has threads of its own.
         Wrap::Zstd { .. } => NonZeroUsize::MIN,
     };
-    let media_type = match options.wrap {
-        Wrap::None => options.media_type.as_str(),
-        Wrap::Zstd { .. } => ocipull::EROFS_LAYER,
+    let media_type = match (options.format, options.wrap) {
+        (Format::ImageSpec, _) => image_spec::MEDIA_TYPE,
+        (Format::Layer, Wrap::None) => options.media_type.as_str(),
+        (Format::Layer, Wrap::Zstd { .. }) => ocipull::EROFS_LAYER,
     };
     parallel::each(images.len(), jobs, |number, _| {
-        Blob::of(&images[number], media_type, options)
+        Blob::of(&images[number], media_type, options, meter)
     })
 }
 
@@ -133,15 +146,18 @@ fn digest(sha256: Sha256) -> io::Result<Digest> {
     format!("sha256:{hex}").parse().map_err(io::Error::other)
 }
 
-/// Writes the image to `path`, each chunk as a frame. Several frames are compressed in parallel.
+/// Writes the image to `path`, each chunk as a frame, and an index of them in the format `index`.
+/// Several frames are compressed in parallel.
 fn frames(
     (from, media_type): (&Path, &str),
     path: &Path,
     level: i32,
-    index: bool,
+    index: Option<Format>,
+    meter: &Meter,
 ) -> io::Result<Blob> {
-    let mut image = File::open(from)?;
+    let image = File::open(from)?;
     let size = image.metadata()?.len();
+    let mut image = meter.measure(image);
     let mut whole = Sha256::new();
     let mut chunk_index = ChunkIndex::new(size);
     let mut out = hashed(BufWriter::new(File::create(path)?));
@@ -178,14 +194,29 @@ fn frames(
     }
     let diff_id = digest(whole)?;
     let mut annotations = vec![(UNCOMPRESSED, diff_id.to_string())];
-    if index {
-        let payload = chunk_index.to_bytes();
+    if let Some(format) = index {
+        let (payload, [range, digest, kind], index_type) = match format {
+            Format::Layer => (
+                chunk_index.to_bytes(),
+                [chunks::RANGE, chunks::DIGEST, chunks::MEDIA_TYPE],
+                chunks::INDEX_TYPE,
+            ),
+            Format::ImageSpec => (
+                image_spec::index(&chunk_index),
+                [
+                    image_spec::RANGE,
+                    image_spec::DIGEST,
+                    image_spec::INDEX_MEDIA_TYPE,
+                ],
+                image_spec::INDEX_TYPE,
+            ),
+        };
         let begin = out.bytes;
         out.write_all(&chunks::skippable(&payload))?;
         annotations.extend([
-            (chunks::RANGE, format!("{begin}:{}", out.bytes)),
-            (chunks::DIGEST, Digest::sha256(&payload).to_string()),
-            (chunks::MEDIA_TYPE, chunks::INDEX_TYPE.to_owned()),
+            (range, format!("{begin}:{}", out.bytes)),
+            (digest, Digest::sha256(&payload).to_string()),
+            (kind, index_type.to_owned()),
         ]);
     }
     out.flush()?;
@@ -200,8 +231,8 @@ fn frames(
     })
 }
 
-/// The SHA-256 of a file.
-pub(super) fn digest_of(path: &Path) -> Result<Digest> {
+/// The SHA-256 of a file. `meter` counts its bytes.
+pub(super) fn digest_of(path: &Path, meter: &Meter) -> Result<Digest> {
     let file = File::open(path).map_err(Error::io(path))?;
-    Ok(hash(file).map_err(Error::io(path))?.0)
+    Ok(hash(meter.measure(file)).map_err(Error::io(path))?.0)
 }
