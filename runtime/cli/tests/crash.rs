@@ -293,7 +293,7 @@ fn files_of_a_sandbox_and_of_a_snapshot_are_synced_before_it_gets_its_name() {
     let blockbox = Blockbox::new();
     let layout = layout();
     let image = layout.reference();
-    blockbox.ok(&["pull", "-q", &image]);
+    blockbox.ok(["pull", "-q", &image]);
     let home = blockbox.home().canonicalize().unwrap();
     let kinds: [(&[&str], &str, &[&str]); 4] = [
         (
