@@ -26,7 +26,7 @@ fuzz_target!(|bytes: &[u8]| {
     let Ok(extents) = image.extents(&inode) else {
         return;
     };
-    let mut file = image.file(&inode).expect("a file that was mapped");
+    let file = image.file(&inode).expect("a file that was mapped");
     let mut end = 0;
     for extent in &extents {
         assert_eq!(extent.logical, end);
