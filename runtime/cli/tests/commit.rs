@@ -183,6 +183,14 @@ fn a_saved_image_is_loaded_by_blockbox_and_by_other_programs() {
         assert_eq!(said, "x", "{kind}");
     }
 
+    // Docker refuses archives with the name of a layout, so the image has none.
+    blockbox.ok(["save", "-q", &guest.image, "-o", &file("unnamed.tar")]);
+    let unnamed = fs::read(file("unnamed.tar")).unwrap();
+    let unnamed = String::from_utf8_lossy(&unnamed);
+    assert!(guest.image.starts_with("oci:"), "{}", guest.image);
+    assert!(unnamed.contains("\"RepoTags\":[]") && !unnamed.contains("oci:"));
+    blockbox.ok(["load", "-q", "-i", &file("unnamed.tar")]);
+
     // Several in one archive, each by its name.
     blockbox.ok(["create", "--name", "seed", "saved:1"]);
     blockbox.ok(["commit", "seed", "saved:2", "-c", "ENV A=3"]);

@@ -26,7 +26,7 @@ const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 pub struct Named<'a> {
     /// The image.
     pub image: &'a Image,
-    /// Its name: `HOST/REPO:TAG`, or a tag.
+    /// Its name: `HOST/REPO:TAG`, or a tag. Other references are not saved.
     pub name: Option<&'a str>,
 }
 
@@ -44,11 +44,11 @@ pub fn to_archive(images: &[Named<'_>], out: impl Write, progress: &dyn Progress
                 .map(drop)
                 .map_err(output)
         })?;
-        let tag = named
-            .name
-            .map(|name| name.rsplit_once(':').map_or(name, |(_, tag)| tag));
+        // Docker loads no archive with the name of a layout or an archive in it.
+        let name = named.name.filter(|name| !names_a_file(name));
+        let tag = name.map(|name| name.rsplit_once(':').map_or(name, |(_, tag)| tag));
         // Docker only accepts full names.
-        let whole = named.name.filter(|name| name.contains([':', '/']));
+        let whole = name.filter(|name| name.contains([':', '/']));
         let manifest = (MANIFEST_TYPE, &parts.manifest[..]);
         let blobs = (&parts.config, &parts.layers[..]);
         archive
@@ -56,6 +56,12 @@ pub fn to_archive(images: &[Named<'_>], out: impl Write, progress: &dyn Progress
             .map_err(output)?;
     }
     archive.finish().map(drop).map_err(output)
+}
+
+/// Returns whether an image's name is that of a layout, an archive or a daemon that it came from.
+fn names_a_file(name: &str) -> bool {
+    let reference = name.parse::<Reference>();
+    reference.is_ok_and(|reference| !matches!(reference, Reference::Registry { .. }))
 }
 
 /// Writes an image to the OCI layout in `folder`, which is created if needed, under `tag`. An image
