@@ -306,7 +306,7 @@ fn copying_a_compressed_archive_to_a_temporary_file_is_reported() {
     let file = dir.path().join("image.tar.gz").display().to_string();
     fs::write(&file, gzip(&archive)).unwrap();
     let seen = Arc::new(Mutex::new(Vec::new()));
-    let told = seen.clone();
+    let reported = seen.clone();
     let mut options = Options::default();
     options.events = Some(Events::new(move |event| {
         let Event::Spooling {
@@ -318,7 +318,7 @@ fn copying_a_compressed_archive_to_a_temporary_file_is_reported() {
             panic!("{event:?}");
         };
         let seen = (source.to_string(), *bytes, *complete);
-        told.lock().unwrap().push(seen);
+        reported.lock().unwrap().push(seen);
     }));
     open_with(&format!("oci-archive:{file}"), &options).unwrap();
     let seen = seen.lock().unwrap();

@@ -15,7 +15,6 @@ const DOCKER_FIELDS: &[(&str, &str)] = &[
     ("createdat", "created"),
     ("finishedat", "finished"),
     ("names", "name"),
-    ("pid", "monitorpid"),
     ("restartcount", "restarts"),
     ("startedat", "started"),
     ("state", "status"),
@@ -160,8 +159,10 @@ fn fields(value: &Value) -> String {
             let names: Vec<_> = object.keys().map(String::as_str).collect();
             format!("the fields are {}", names.join(", "))
         }
-        Value::Null => "nothing is there".to_owned(),
-        _ => format!("{value} has none"),
+        Value::Null => "null has none".to_owned(),
+        Value::Array(_) => "a list has none".to_owned(),
+        Value::String(_) => "a string has none".to_owned(),
+        Value::Number(_) | Value::Bool(_) => format!("{value} has none"),
     }
 }
 
@@ -243,7 +244,7 @@ mod tests {
         let deeper = "{{.Name.First}}".parse::<Template>().unwrap();
         assert_eq!(
             deeper.render(&value).unwrap_err().to_string(),
-            "there is no field \"first\": \"a\" has none"
+            "there is no field \"first\": a string has none"
         );
         let table = "table {{.Name}}\\t{{.ExitCode}} {{.exit_code}}";
         let table = table.parse::<Template>().unwrap();

@@ -180,7 +180,7 @@ const PHASES: [(&str, &[&str]); 14] = [
             "opening SOURCE",
             "writing the names of 2 layers",
             "squashing 2 layers",
-            "compressing 1 layers",
+            "compressing 1 layer",
         ],
     ),
     (
@@ -189,8 +189,8 @@ const PHASES: [(&str, &[&str]); 14] = [
             "opening SOURCE",
             "writing the names of 2 layers",
             "merging 2 layers to 1",
-            "hashing 1 layers",
-            "merging the metadata of 1 layers",
+            "hashing 1 layer",
+            "merging the metadata of 1 layer",
         ],
     ),
     (
@@ -240,7 +240,12 @@ const PHASES: [(&str, &[&str]); 14] = [
     ),
     (
         "save SOURCE -o AT/saved.tar",
-        &["writing layer D", "writing layer D"],
+        &[
+            "reading layer D",
+            "reading layer D",
+            "writing layer D",
+            "writing layer D",
+        ],
     ),
     ("copy SOURCE oci:AT/copy:1", &["copying SOURCE"]),
     (

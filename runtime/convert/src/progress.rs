@@ -50,6 +50,14 @@ impl fmt::Debug for Phase {
     }
 }
 
+/// Returns `1 layer`, or `COUNT layers`.
+pub(crate) fn layers(count: usize) -> String {
+    match count {
+        1 => "1 layer".to_owned(),
+        _ => format!("{count} layers"),
+    }
+}
+
 /// Does `work` as a phase called `what`, which moves `total` bytes, if known. The meter counts them.
 pub(crate) fn phase<T, E>(
     progress: &dyn Progress,

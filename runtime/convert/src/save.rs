@@ -9,6 +9,7 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
+use blockbox_store::Meter;
 use ocipull::{ArchiveWriter, Digest, Options, Reference, Target};
 use serde_json::json;
 
@@ -44,8 +45,8 @@ pub fn to_archive(images: &[Named<'_>], out: impl Write, progress: &dyn Progress
                 .map(drop)
                 .map_err(output)
         })?;
-        // Docker loads no archive with the name of a layout or an archive in it.
-        let name = named.name.filter(|name| !names_a_file(name));
+        // Docker refuses a whole archive for one name of another kind.
+        let name = named.name.filter(|name| !is_local(name));
         let tag = name.map(|name| name.rsplit_once(':').map_or(name, |(_, tag)| tag));
         // Docker only accepts full names.
         let whole = name.filter(|name| name.contains([':', '/']));
@@ -58,8 +59,8 @@ pub fn to_archive(images: &[Named<'_>], out: impl Write, progress: &dyn Progress
     archive.finish().map(drop).map_err(output)
 }
 
-/// Returns whether an image's name is that of a layout, an archive or a daemon that it came from.
-fn names_a_file(name: &str) -> bool {
+/// Returns whether a name is a reference to a layout, an archive or a daemon, not to a registry.
+fn is_local(name: &str) -> bool {
     let reference = name.parse::<Reference>();
     reference.is_ok_and(|reference| !matches!(reference, Reference::Registry { .. }))
 }
@@ -115,19 +116,14 @@ impl Parts {
         let (mut digests, mut layers) = (Vec::new(), Vec::new());
         let count = image.layers().len();
         progress.resolved(&image.digest().to_string(), count, count);
-        for (number, layer) in image.layers().iter().enumerate() {
+        for layer in image.layers() {
             let length = fs::metadata(&layer.path)
                 .map_err(Error::io(&layer.path))?
                 .len();
-            progress.layer_started(number, &layer.diff_id.to_string(), length);
-            let mut left = length;
-            let (tar, digest, size) = layer_tar(&layer.path, |bytes| {
-                // The archive is not as long as the layer.
-                let bytes = bytes.min(left);
-                left -= bytes;
-                progress.layer_read(number, bytes);
+            let what = format!("reading layer {}", layer.diff_id);
+            let (tar, digest, size) = phase(progress, what, Some(length), |meter| {
+                layer_tar(&layer.path, meter)
             })?;
-            progress.layer_read(number, left);
             let what = format!("writing layer {digest}");
             phase(progress, what, Some(size), |meter| {
                 push(&digest, size, &mut |from| {
@@ -136,7 +132,6 @@ impl Parts {
                     Ok(Box::new(meter.measure(tar)))
                 })
             })?;
-            progress.layer_finished(number);
             layers.push(json!({
                 "mediaType": "application/vnd.oci.image.layer.v1.tar",
                 "digest": digest.as_str(),
@@ -173,40 +168,18 @@ impl Parts {
     }
 }
 
-/// Writes the tar of a layer to a temporary file. `tell` receives the number of bytes of each
-/// write.
-fn layer_tar(path: &Path, tell: impl FnMut(u64)) -> Result<(File, Digest, u64)> {
+/// Writes the tar of a layer to a temporary file. `meter` counts its bytes.
+fn layer_tar(path: &Path, meter: &Meter) -> Result<(File, Digest, u64)> {
     let failed = |source| Error::io(std::env::temp_dir())(source);
     let image = reader::open(path, &[])?;
     let mut contents = populate::new_store()?;
     let tree = populate::read_image(&mut contents, &image, path)?;
     let mut spool = tempfile::tempfile().map_err(failed)?;
-    let told = Told {
-        inner: &spool,
-        tell,
-    };
-    let mut hashed = Hashed::new(BufWriter::with_capacity(256 << 10, told));
+    let metered = meter.measure(&spool);
+    let mut hashed = Hashed::new(BufWriter::with_capacity(256 << 10, metered));
     write_oci_layer(&tree, &mut contents, &mut hashed)?;
     hashed.out.flush().map_err(failed)?;
     let (digest, size) = hashed.finish()?;
     spool.rewind().map_err(failed)?;
     Ok((spool, digest, size))
-}
-
-/// A writer that reports the length of each write.
-struct Told<W, F> {
-    inner: W,
-    tell: F,
-}
-
-impl<W: Write, F: FnMut(u64)> Write for Told<W, F> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.inner.write(bytes)?;
-        (self.tell)(written as u64);
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
-    }
 }

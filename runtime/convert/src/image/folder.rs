@@ -12,7 +12,7 @@ use ocipull::Digest;
 use super::{CONFIG, DISK, FSMETA, MANIFEST, layer_link, list};
 use crate::damage::{Finding, Part};
 use crate::error::{Error, Result};
-use crate::progress::{Progress, phase};
+use crate::progress::{Progress, layers, phase};
 use crate::stack;
 
 /// Makes the folder of the image `digest`, whose layers are in the store. If the folder exists,
@@ -25,7 +25,7 @@ pub(crate) fn assemble(
     damage: &[Finding],
     progress: &dyn Progress,
 ) -> Result<()> {
-    let what = format!("merging {} layers", diff_ids.len());
+    let what = format!("merging {}", layers(diff_ids.len()));
     phase(progress, what, None, |_| {
         assemble_quietly(store, digest, documents, diff_ids, damage)
     })

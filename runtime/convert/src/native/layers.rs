@@ -15,7 +15,7 @@ use super::{regroup, take};
 use crate::error::{Error, Result};
 use crate::image::Image;
 use crate::layer::{self, BuildOptions, Contents, Output};
-use crate::progress::{Progress, phase};
+use crate::progress::{Progress, layers as counted, phase};
 use crate::pull::Watched;
 use crate::{parallel, rebuild, squash};
 
@@ -62,7 +62,7 @@ pub(super) fn make(
         Grouping::Least(bytes) => regroup::regroup(made, bytes, (staging, &build), progress)?,
         Grouping::One => {
             let groups = vec![made.len()];
-            let what = format!("squashing {} layers", made.len());
+            let what = format!("squashing {}", counted(made.len()));
             let total = bytes_of(made.iter().map(|layer| &layer.path))?;
             let path = phase(progress, what, Some(total), |meter| {
                 let mut build = build_options(options);
@@ -73,8 +73,8 @@ pub(super) fn make(
         }
     };
     let what = match options.wrap {
-        Wrap::None => format!("hashing {} layers", paths.len()),
-        Wrap::Zstd { .. } => format!("compressing {} layers", paths.len()),
+        Wrap::None => format!("hashing {}", counted(paths.len())),
+        Wrap::Zstd { .. } => format!("compressing {}", counted(paths.len())),
     };
     let total = bytes_of(&paths)?;
     let blobs = phase(progress, what, Some(total), |meter| {
@@ -132,7 +132,7 @@ fn images(
         let to = (paths[number].as_path(), build);
         read(&inputs[number], number, &files[number], to, stop, progress)
     })?;
-    let what = format!("writing the names of {} layers", paths.len());
+    let what = format!("writing the names of {}", counted(paths.len()));
     phase(progress, what, None, |_| named(results, &paths, build))
 }
 

@@ -30,7 +30,7 @@ use serde_json::Value;
 use crate::error::{Error, Result};
 use crate::image::Image;
 use crate::parallel;
-use crate::progress::{Progress, phase};
+use crate::progress::{self, Progress, phase};
 use documents::Manifest;
 pub use layers::cache_layers;
 pub use options::{Format, Grouping, NativeOptions, Wrap};
@@ -132,7 +132,7 @@ fn one(
     if !options.merged {
         return Ok(manifest);
     }
-    let what = format!("merging the metadata of {} layers", blobs.len());
+    let what = format!("merging the metadata of {}", progress::layers(blobs.len()));
     let merged = phase(progress, what, None, |_| {
         merged::make(blobs, staging.path(), options)
     })?;

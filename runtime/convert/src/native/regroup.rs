@@ -9,7 +9,7 @@ use fsmerge::{Limits, Merge};
 use super::names::{self, Made};
 use crate::error::{Error, Result};
 use crate::layer::{BuildOptions, Contents, Output};
-use crate::progress::{Progress, phase};
+use crate::progress::{Progress, layers, phase};
 
 /// Groups layers of `sizes` bytes that become one: from the lowest on, adjacent ones smaller than
 /// `least`, until they have as many bytes together. A group does not depend on the layers above it,
@@ -49,7 +49,7 @@ pub(super) fn regroup(
     let groups = groups(&sizes, least);
     let merged = groups.iter().filter(|group| group.len() > 1);
     let total = merged.clone().flat_map(|group| &sizes[group.clone()]).sum();
-    let what = format!("merging {} layers to {}", sizes.len(), groups.len());
+    let what = format!("merging {} to {}", layers(sizes.len()), groups.len());
     match merged.count() {
         0 => write(&made, &groups, to),
         _ => phase(progress, what, Some(total), |meter| {
