@@ -27,10 +27,6 @@ use crate::{image, setup, shell};
 /// The media type of EROFS layers for containerd before 2.3, which needs this ending.
 pub(crate) const MEDIA_TYPE: &str = "application/vnd.oci.image.layer.v1.erofs";
 
-/// The program that runs in the containers, and its output.
-const PROGRAM: &str = "import json, sys; print(json.dumps([6 * 7, sys.version_info[0]]))";
-const SAID: &str = "[42, 3]";
-
 /// Options of the check.
 #[derive(clap::Args)]
 pub(crate) struct Containerd {
@@ -141,10 +137,13 @@ fn check(daemon: &Daemon, reference: &str, ours: &Walk) -> Result<()> {
     let run = [
         &["run", "--rm"][..],
         &erofs,
-        &[reference, "trial", "python3", "-c", PROGRAM],
+        &[reference, "trial", "python3", "-c", image::PROGRAM],
     ];
-    let said = daemon.output(&run.concat())?;
-    ensure!(said.trim() == SAID, "{reference}: it said {said:?}");
+    let printed = daemon.output(&run.concat())?;
+    ensure!(
+        printed == image::PRINTED,
+        "{reference}: it printed {printed:?}"
+    );
     Ok(())
 }
 

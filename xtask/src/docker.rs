@@ -14,10 +14,6 @@ use crate::service::Service;
 use crate::stages::Stages;
 use crate::{image, setup, shell};
 
-/// The program that runs in the containers, and its output.
-const PROGRAM: &str = "import json, sys; print(json.dumps([6 * 7, sys.version_info[0]]))";
-const PRINTED: &str = "[42, 3]\n";
-
 /// What a container changes before it is committed.
 const CHANGE: &str = "echo new >/etc/added && rm /etc/debian_version && mkdir /srv/dir";
 
@@ -131,14 +127,21 @@ pub(crate) fn run(blockbox: Option<&Path>) -> Result<()> {
         blockbox.output(&["load", "-q", "-i", archive])?;
         engine.output(&["load", "-q", "-i", archive])
     })?;
+    stages.run("docker load: an image without a name", || {
+        // The reference of a layout is no name for docker.
+        blockbox.output(&["save", "-q", "-o", archive, &source])?;
+        let loaded = engine.output(&["load", "-q", "-i", archive])?;
+        ensure!(loaded.starts_with("Loaded image ID: "), "{loaded:?}");
+        Ok(())
+    })?;
     ensure!(
         theirs(&engine, "demo:ours")? == ours(&blockbox, "demo:ours")?,
         "docker's layers of the saved image differ"
     );
     stages.run("docker run: what blockbox saved", || {
         let run = ["run", "--rm", "--network", "none", "demo:ours"];
-        let printed = engine.output(&[&run[..], &["python3", "-c", PROGRAM]].concat())?;
-        ensure!(printed == PRINTED, "it printed {printed:?}");
+        let printed = engine.output(&[&run[..], &["python3", "-c", image::PROGRAM]].concat())?;
+        ensure!(printed == image::PRINTED, "it printed {printed:?}");
         Ok(())
     })?;
 

@@ -21,6 +21,11 @@ use self::layer::Layer;
 use crate::shell;
 use crate::stages::Stages;
 
+/// A program for containers of the demo image, for `python3 -c`, and what it prints.
+pub(crate) const PROGRAM: &str =
+    "import json, sys; print(json.dumps([6 * 7, sys.version_info[0]]))";
+pub(crate) const PRINTED: &str = "[42, 3]\n";
+
 /// An image to build.
 pub(crate) struct Image {
     /// A folder under `target/`. Images in the same folder share common layers.

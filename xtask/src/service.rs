@@ -34,7 +34,10 @@ impl Service {
             .stdout(Stdio::null())
             .stderr(File::create(log)?);
         for (name, value) in command.get_envs() {
-            guarded.env(name, value.unwrap_or_default());
+            match value {
+                Some(value) => guarded.env(name, value),
+                None => guarded.env_remove(name),
+            };
         }
         let child = guarded.spawn().with_context(|| shell::line(&guarded))?;
         let mut service = Self {
