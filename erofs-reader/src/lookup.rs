@@ -54,7 +54,8 @@ impl<R: ReadAt> Image<R> {
     ///
     /// # Errors
     ///
-    /// As [`Image::lookup`]; [`Error::SymlinkLoop`] after [`MAX_SYMLINKS`](crate::MAX_SYMLINKS) links.
+    /// As [`Image::lookup`]; [`Error::SymlinkLoop`] after [`MAX_SYMLINKS`](crate::MAX_SYMLINKS)
+    /// links.
     pub fn resolve(&self, path: impl AsRef<[u8]>) -> Result<Option<Inode>, Error> {
         found(self.inode_at(path.as_ref(), Follow::All))
     }

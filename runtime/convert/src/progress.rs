@@ -16,8 +16,8 @@ pub trait Progress: Sync {
     fn layer_finished(&self, _layer: usize) {}
     /// Reports a problem that is not an error.
     fn warning(&self, _text: &str) {}
-    /// Work that is not a layer's download begins, such as "merging 3 layers". `total` is the number
-    /// of bytes that it moves, if known. It ends when the returned value is dropped.
+    /// Work that is not a layer's download begins, such as "merging 3 layers". `total` is how many
+    /// bytes it moves, if known. It ends when the returned value is dropped.
     fn phase(&self, _what: &str, _total: Option<u64>) -> Phase {
         Phase::default()
     }
@@ -58,7 +58,8 @@ pub(crate) fn layers(count: usize) -> String {
     }
 }
 
-/// Does `work` as a phase called `what`, which moves `total` bytes, if known. The meter counts them.
+/// Does `work` as a phase called `what`, which moves `total` bytes, if known; the meter counts
+/// them.
 pub(crate) fn phase<T, E>(
     progress: &dyn Progress,
     what: impl AsRef<str>,

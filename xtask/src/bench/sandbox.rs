@@ -3,8 +3,8 @@
 //!
 //! The image is stored before and its disks are made. The time of a command in the guest itself is
 //! measured with a shell in the guest that runs it on request, over the channel of one `exec`: the
-//! rest is the time of `blockbox exec`. The same image and commands in containers of a Docker engine
-//! stand beside: those share the host's kernel, which runs them directly.
+//! rest is the time of `blockbox exec`. Beside stand the same image and commands in containers of a
+//! Docker engine: those share the host's kernel, which runs them directly.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
