@@ -32,10 +32,8 @@ pub(super) enum Found {
 /// [`Error::NotAStore`] if it holds anything else; [`Error::Owner`] if it is another user's store;
 /// those of [`version::read`].
 pub(super) fn find(root: &Path) -> Result<Found> {
-    let version = version::read(root).map_err(|error| of_owner(root, error))?;
-    if let Some(version) = version {
-        check_owner(root, &root.join(version::FILE))?;
-        return Ok(Found::Version(version));
+    if let Some(found) = version(root)? {
+        return Ok(found);
     }
     let mut names = Vec::new();
     for path in entries(root)? {
@@ -49,6 +47,10 @@ pub(super) fn find(root: &Path) -> Result<Found> {
     let Some(first) = names.iter().min() else {
         return Ok(Found::Nothing);
     };
+    // Another process may have made the store meanwhile: it writes the version before the rest.
+    if let Some(found) = version(root)? {
+        return Ok(found);
+    }
     if OF_VERSION_1.iter().all(|name| root.join(name).is_dir()) {
         for path in &names {
             check_entry(root, path)?;
@@ -57,6 +59,15 @@ pub(super) fn find(root: &Path) -> Result<Found> {
         return Ok(Found::Version1);
     }
     Err(foreign(root, first))
+}
+
+/// Returns what a folder with a version file holds; `None` if it has none.
+fn version(root: &Path) -> Result<Option<Found>> {
+    let version = version::read(root).map_err(|error| of_owner(root, error))?;
+    if version.is_some() {
+        check_owner(root, &root.join(version::FILE))?;
+    }
+    Ok(version.map(Found::Version))
 }
 
 /// Checks that an entry of a folder without a version file can only be of a store of version 1.

@@ -56,6 +56,7 @@ pub(super) fn write(root: &Path) -> Result<()> {
 mod tests {
     use super::*;
     use crate::Store;
+    use crate::found::{self, Found};
     use std::fs;
 
     #[test]
@@ -93,6 +94,17 @@ mod tests {
                 }
             });
             assert_eq!(read(dir.path()).unwrap(), Some(CURRENT));
+        }
+    }
+
+    #[test]
+    fn a_store_that_appears_meanwhile_is_no_folder_of_somebody_else() {
+        for _ in 0..50 {
+            let dir = tempfile::tempdir().unwrap();
+            std::thread::scope(|scope| {
+                scope.spawn(|| drop(Store::open(dir.path()).unwrap()));
+                while found::find(dir.path()).unwrap() == Found::Nothing {}
+            });
         }
     }
 

@@ -192,6 +192,7 @@ mod tests {
     use std::io::{ErrorKind, Read, Write};
     use std::net::{SocketAddr, TcpListener, TcpStream};
     use std::process::Command;
+    use std::sync::mpsc::{Sender, channel};
 
     use rustix::thread::UnshareFlags;
 
@@ -309,10 +310,11 @@ mod tests {
     }
 
     /// Accepts a connection to each address in a namespace with the other end of the link, and
-    /// forgets them without a word to the client, as the host of a copied guest does.
-    fn forgetful_peer(addresses: [SocketAddr; 2]) -> impl FnOnce() {
-        let (sender, receiver) = std::sync::mpsc::channel();
-        let (end, ended) = std::sync::mpsc::channel();
+    /// forgets them without a word to the client, as the host of a copied guest does. The namespace
+    /// stays until what that returned is dropped.
+    fn forgetful_peer(addresses: [SocketAddr; 2]) -> impl FnOnce() -> Sender<()> {
+        let (sender, receiver) = channel();
+        let (end, ended) = channel::<()>();
         let up = || {
             for args in [
                 "link set other up",
@@ -329,7 +331,7 @@ mod tests {
                 sleep(Duration::from_millis(5));
             }
         };
-        let peer = std::thread::spawn(move || {
+        std::thread::spawn(move || {
             #[expect(unsafe_code, reason = "no safe function changes the namespace")]
             // SAFETY: No file descriptors are unshared.
             unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }.unwrap();
@@ -347,6 +349,9 @@ mod tests {
                 rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
             }
             up();
+            sender.send(thread).unwrap();
+            // The link goes with the namespace, and that with the last thread.
+            let _ = ended.recv();
         });
         let thread = receiver.recv().unwrap();
         ip(&["link", "set", "other", "netns", &thread.to_string()]);
@@ -354,7 +359,8 @@ mod tests {
         receiver.recv().unwrap();
         move || {
             end.send(()).unwrap();
-            peer.join().unwrap();
+            receiver.recv().unwrap();
+            end
         }
     }
 
@@ -371,7 +377,7 @@ mod tests {
             let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             (client, listener.accept().unwrap().0)
         });
-        forget();
+        let _peer = forget();
         assert_eq!(close_outgoing().unwrap(), 2);
         for mut client in outside {
             // Otherwise it would wait for ever.
