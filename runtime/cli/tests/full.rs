@@ -178,7 +178,7 @@ fn a_full_disk_hides_no_sandbox_and_ends_no_monitor() {
     }
     // A guest that writes to its disk later would be paused.
     for name in ["talks", "killed"] {
-        blockbox.ok(["exec", name, "sync"]);
+        blockbox.ok(["exec", name, "busybox", "sync"]);
     }
     let filler = fill(store.path());
     // Its log grows on the full disk meanwhile.
