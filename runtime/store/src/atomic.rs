@@ -103,8 +103,10 @@ enum Loss {
 pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     const MOST: u64 = 64 << 20;
 
-    let mut bytes = Vec::new();
     let file = blockbox_files::open_regular(path)?;
+    // One read takes it all, and another one finds the end.
+    let expected = file.metadata()?.len().min(MOST) + 1;
+    let mut bytes = Vec::with_capacity(usize::try_from(expected).unwrap_or(0));
     match file.take(MOST + 1).read_to_end(&mut bytes)? as u64 {
         0..=MOST => Ok(bytes),
         _ => Err(io::Error::new(
