@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::Result;
+use clap::builder::PossibleValuesParser;
 
 use crate::package::LIBRARIES;
 use crate::setup::{self, Zig};
@@ -88,18 +89,27 @@ pub(crate) struct Cross {
     /// Only this library; may be given several times
     #[arg(long, short, value_name = "LIBRARY", value_parser = LIBRARIES)]
     package: Vec<String>,
+    /// Only this target; may be given several times
+    #[arg(long, value_name = "TARGET", value_parser = PossibleValuesParser::new(targets()))]
+    target: Vec<String>,
 }
 
 impl Cross {
     pub(crate) fn run(&self) -> Result<()> {
         let zig = setup::cross(MACOS_OF_ZIG)?;
         let mut stages = Stages::default();
-        for machine in &MACHINES {
+        let wanted =
+            |target| self.target.is_empty() || self.target.iter().any(|only| only == target);
+        for machine in MACHINES.iter().filter(|machine| wanted(machine.target)) {
             let name = format!("test on {} ({})", machine.target, machine.what);
             stages.run(&name, || self.test(machine))?;
         }
-        for target in CHECKED {
+        for target in CHECKED.into_iter().filter(|target| wanted(target)) {
             stages.run(&format!("check for {target}"), || self.check(target))?;
+        }
+        if !wanted(MACOS) {
+            stages.print();
+            return Ok(());
         }
         let guest = match self.package.is_empty() {
             true => stages.run("build the guest's programs for arm64", guest_programs)?,

@@ -1,13 +1,16 @@
 //! The programs that blockbox is compared with.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use anyhow::{Context, Result};
+
+use crate::setup::Archive;
 use crate::shell;
 
 /// Programs and their Debian packages.
-const PACKAGES: [(&str, &str); 8] = [
+const PACKAGES: [(&str, &str); 7] = [
     ("libdeflate-gunzip", "libdeflate-tools"),
     ("igzip", "isal"),
     ("openssl", "openssl"),
@@ -15,7 +18,6 @@ const PACKAGES: [(&str, &str); 8] = [
     ("fuse-overlayfs", "fuse-overlayfs"),
     ("umoci", "umoci"),
     ("skopeo", "skopeo"),
-    ("passt", "passt"),
 ];
 
 /// The programs of erofs-utils.
@@ -48,7 +50,7 @@ impl Peers {
     }
 
     /// Returns a command that runs the peer, or the reason why it cannot.
-    pub(super) fn command(&self, program: &str) -> Result<Command, String> {
+    pub(super) fn command(&self, program: &str) -> std::result::Result<Command, String> {
         let missing = || {
             let mut packages = PACKAGES.iter();
             let package = packages.find(|(name, _)| *name == program);
@@ -56,14 +58,21 @@ impl Peers {
             format!("{program} is not installed ({package})")
         };
         if EROFS_UTILS.contains(&program) {
-            let words = erofs_utils(program).ok_or_else(missing)?;
-            let mut command = Command::new(&words[0]);
-            command.args(&words[1..]);
-            return Ok(command);
+            let unpacked = with_loader(&shell::target("oracles/erofs-utils"), program);
+            if let Some(command) = unpacked {
+                return Ok(command);
+            }
         }
         shell::program(program)
             .map(Command::new)
             .ok_or_else(missing)
+    }
+
+    /// Returns a command that runs the passt of Debian 13: the one of Debian 12 ends now and then
+    /// in the middle of an upload.
+    pub(super) fn passt(&self) -> Result<Command> {
+        let root = unpacked("trixie", "passt", &["passt"])?;
+        with_loader(&root, "passt").context("Debian 13 has no passt")
     }
 
     /// Returns the version that mkfs.erofs reports.
@@ -74,24 +83,33 @@ impl Peers {
     }
 }
 
-/// Returns the words that start a program of erofs-utils. Those in `target/oracles/bin` are scripts
-/// that start several processes, which would be measured as well; so the last command of such a
-/// script is returned.
-fn erofs_utils(name: &str) -> Option<Vec<PathBuf>> {
-    let root = shell::target("oracles/erofs-utils");
-    let program = root.join("usr/bin").join(name);
-    let libraries = root.join(format!("usr/lib/{}-linux-gnu", std::env::consts::ARCH));
-    let loader = fs::read_dir(&libraries).ok().and_then(|entries| {
-        entries
-            .filter_map(|entry| Some(entry.ok()?.path()))
-            .find(|path| path.file_name().is_some_and(is_loader))
-    });
-    match loader {
-        Some(loader) if program.is_file() => {
-            Some(vec![loader, "--library-path".into(), libraries, program])
+/// Returns the folder with these packages of a suite of Debian and all that they depend on,
+/// unpacked if need be.
+pub(super) fn unpacked(suite: &str, name: &str, packages: &[&str]) -> Result<PathBuf> {
+    let folder = shell::target("bench").join(suite).join(name);
+    if !folder.exists() {
+        let partial = folder.with_extension("partial");
+        if partial.exists() {
+            fs::remove_dir_all(&partial)?;
         }
-        _ => shell::program(name).map(|program| vec![program]),
+        Archive::open(suite)?.unpack_closure(packages, &partial)?;
+        fs::rename(&partial, &folder)?;
     }
+    Ok(folder)
+}
+
+/// Returns a command that runs a program of unpacked packages with their own loader and libraries;
+/// `None` if it is not there. A script that does the same would be a process to measure as well.
+fn with_loader(root: &Path, program: &str) -> Option<Command> {
+    let program = root.join("usr/bin").join(program);
+    let libraries = root.join(format!("usr/lib/{}-linux-gnu", std::env::consts::ARCH));
+    let mut entries = fs::read_dir(&libraries).ok()?.filter_map(Result::ok);
+    let loader = entries.find(|entry| is_loader(&entry.file_name()))?.path();
+    program.is_file().then(|| {
+        let mut command = Command::new(loader);
+        command.arg("--library-path").arg(libraries).arg(program);
+        command
+    })
 }
 
 fn is_loader(name: &std::ffi::OsStr) -> bool {

@@ -113,8 +113,7 @@ impl Link {
     }
 
     fn passt(setting: &Setting) -> Result<Self> {
-        let command = setting.peers.command("passt");
-        let mut command = command.map_err(anyhow::Error::msg)?;
+        let mut command = setting.peers.passt()?;
         let (frames, machine) = UnixStream::pair()?;
         let ports = [free_port()?, free_port()?];
         let forward = |at: usize, to: u16| format!("127.0.0.1/{}:{to}", ports[at]);

@@ -12,8 +12,9 @@ use anyhow::{Context, Result};
 use super::guest::{self, BENCH, MEMORY, SECONDS};
 use crate::bench::Setting;
 use crate::bench::input::Image;
+use crate::bench::peers::unpacked;
 use crate::registry::Registry;
-use crate::setup::{self, Archive};
+use crate::setup;
 use crate::shell;
 
 /// The versions beside the newest: an early one without FUSE, and the last one with FUSE.
@@ -124,16 +125,7 @@ fn version(number: &str, folder: &Path) -> Result<Version> {
 
 /// Returns the folder with the libraries that all versions load, unpacked if need be.
 pub(super) fn libraries() -> Result<PathBuf> {
-    let folder = shell::target("bench/trixie");
-    if !folder.exists() {
-        let partial = shell::target("bench/trixie.partial");
-        if partial.exists() {
-            fs::remove_dir_all(&partial)?;
-        }
-        Archive::open("trixie")?.unpack_closure(&LIBRARIES, &partial)?;
-        fs::rename(&partial, &folder)?;
-    }
-    Ok(folder)
+    unpacked("trixie", "libraries", &LIBRARIES)
 }
 
 /// A registry with the image, from which every version can pull.
