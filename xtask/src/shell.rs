@@ -96,12 +96,17 @@ pub(crate) struct Patience {
     /// The time without using the processor, if that is limited. A program that computes gets some
     /// processor time even on a busy host. Linux only.
     pub(crate) idle: Option<Duration>,
+    /// The processor time without a line on stdout, if that is limited. Linux only.
+    pub(crate) busy: Option<Duration>,
 }
 
 impl From<Duration> for Patience {
     fn from(silent: Duration) -> Self {
-        let idle = None;
-        Self { silent, idle }
+        Self {
+            silent,
+            idle: None,
+            busy: None,
+        }
     }
 }
 
@@ -155,7 +160,18 @@ pub(crate) fn watched_from_first<T: Send + 'static>(
     let mut status = child.try_wait()?;
     let mut worked = (processor_time(child.id()), Instant::now());
     let idle = |since: Instant| patience.idle.is_some_and(|limit| since.elapsed() >= limit);
-    while status.is_none() && silent() < patience.silent && !idle(worked.1) {
+    // What was used at the last line.
+    let mut used = (Duration::ZERO, 0);
+    let mut busy = |now: Option<Duration>| {
+        let (now, last) = (now.unwrap_or_default(), heard.load(Ordering::Relaxed));
+        if used.1 != last {
+            used = (now, last);
+        }
+        patience
+            .busy
+            .is_some_and(|limit| now.saturating_sub(used.0) >= limit)
+    };
+    while status.is_none() && silent() < patience.silent && !idle(worked.1) && !busy(worked.0) {
         thread::sleep(Duration::from_millis(20));
         let (now, before) = (processor_time(child.id()), worked.0);
         if now.is_none_or(|now| before.is_none_or(|before| now > before + WAKING)) {
@@ -242,10 +258,26 @@ mod tests {
         let patience = Patience {
             silent: Duration::from_secs(600),
             idle: Some(Duration::from_secs(1)),
+            busy: None,
         };
         let mut waits = Command::new("sleep");
         let watched = watched(waits.arg("600"), patience).expect("sleep");
         assert_eq!(watched.status, None);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_program_that_spins_without_output_is_killed() {
+        let patience = Patience {
+            silent: Duration::from_secs(600),
+            idle: None,
+            busy: Some(Duration::from_millis(300)),
+        };
+        let mut spins = Command::new("sh");
+        spins.args(["-c", "echo one; while :; do :; done"]);
+        let watched = watched(&mut spins, patience).expect("a shell");
+        assert_eq!(watched.status, None);
+        assert_eq!(watched.lines, ["one"]);
     }
 
     #[cfg(target_os = "linux")]

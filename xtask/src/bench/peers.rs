@@ -72,7 +72,12 @@ impl Peers {
     /// in the middle of an upload.
     pub(super) fn passt(&self) -> Result<Command> {
         let root = unpacked("trixie", "passt", &["passt"])?;
-        with_loader(&root, "passt").context("Debian 13 has no passt")
+        // passt looks for the faster one beside the program, which is the loader here.
+        let processor = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let faster = processor.contains(" avx2 ").then_some("passt.avx2");
+        let mut programs = faster.into_iter().chain(["passt"]);
+        let found = programs.find_map(|program| with_loader(&root, program));
+        found.context("Debian 13 has no passt")
     }
 
     /// Returns the version that mkfs.erofs reports.

@@ -43,6 +43,8 @@ struct Entrant {
     /// The root of the measured system, in the guest; empty for the guest's own root.
     root: &'static str,
     place: Place,
+    /// Whether it takes tens of times as long as the others.
+    slow: bool,
     /// Whether its `/tmp` is in memory; known after the first run.
     in_memory: Cell<Option<bool>>,
 }
@@ -201,7 +203,10 @@ impl<'a> Make<'a> {
     fn microsandbox(&self, source: &Source, version: &Version) -> Result<Entrant> {
         let home = self.home(&version.name, &version.name.replace(' ', "-"))?;
         source.pull(version, &self.libraries, &home)?;
-        self.entrant(&version.name, &home, &source.script(version, &home))
+        Ok(Entrant {
+            slow: version.is_slow(),
+            ..self.entrant(&version.name, &home, &source.script(version, &home))?
+        })
     }
 
     /// A new folder for an entrant, with the program that measures.
@@ -219,6 +224,7 @@ impl<'a> Make<'a> {
             ours: false,
             root: "",
             place: self.machine.place(self.setting, home, script)?,
+            slow: false,
             in_memory: Cell::new(None),
         })
     }
@@ -227,7 +233,7 @@ impl<'a> Make<'a> {
 /// Runs the workloads in a new sandbox, once cold and once warm.
 fn measure(machine: &Machine, entrant: &Entrant) -> Result<Value> {
     eprintln!("bench: {}", entrant.name);
-    let lines = machine.run(&entrant.place)?;
+    let lines = machine.run(&entrant.place, entrant.slow)?;
     let report = super::guest::report(&lines)?.with_context(|| lines.join("; "))?;
     let tmp = lines.iter().find_map(|line| line.strip_prefix(guest::TMP));
     entrant.in_memory.set(tmp.map(|tmp| tmp == "memory"));

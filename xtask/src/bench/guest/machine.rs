@@ -15,10 +15,12 @@ use crate::shell::Patience;
 use crate::{setup, shell};
 
 /// How long a machine may be silent, because it writes its report at the end. QEMU 7.2 sometimes
-/// hangs when it counts instructions, and then all its threads wait.
+/// hangs when it counts instructions: all its threads wait, or one of them asks for the next timer
+/// for ever.
 const PATIENCE: Patience = Patience {
     silent: Duration::from_secs(30 * 60),
     idle: Some(Duration::from_secs(60)),
+    busy: Some(Duration::from_secs(10 * 60)),
 };
 
 /// How often a machine that hangs is restarted.

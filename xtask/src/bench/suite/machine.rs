@@ -15,11 +15,19 @@ use crate::outer::Outer;
 use crate::shell::{self, Patience};
 use crate::system::{inside, install, write_program};
 
-/// How long a run may take; it prints almost nothing before its end. With a clock that counts
-/// instructions, QEMU 7.2 sometimes hangs, with all its threads waiting.
+/// How long a run may take; it prints almost nothing before its end, after some two minutes of a
+/// processor. With a clock that counts instructions, QEMU 7.2 sometimes hangs: all its threads
+/// wait, or one of them asks for the next timer for ever.
 const PATIENCE: Patience = Patience {
     silent: Duration::from_secs(90 * 60),
     idle: Some(Duration::from_secs(60)),
+    busy: Some(Duration::from_secs(10 * 60)),
+};
+
+/// The same for a contender that takes tens of times as long.
+const MORE_PATIENCE: Patience = Patience {
+    busy: None,
+    ..PATIENCE
 };
 
 /// How often a run is tried, because machines sometimes hang.
@@ -132,11 +140,12 @@ impl Machine {
         })
     }
 
-    /// Runs a contender's script. Returns the lines that it printed.
-    pub(super) fn run(&self, place: &Place) -> Result<Vec<String>> {
+    /// Runs a contender's script; `slow` ones may take long. Returns the lines that it printed.
+    pub(super) fn run(&self, place: &Place, slow: bool) -> Result<Vec<String>> {
+        let patience = if slow { MORE_PATIENCE } else { PATIENCE };
         for _ in 0..TRIES {
             let mut command = self.command(place)?;
-            let watched = shell::watched(&mut command, PATIENCE)?;
+            let watched = shell::watched(&mut command, patience)?;
             if watched.lines.last().is_some_and(|line| line == DONE) {
                 return Ok(watched.lines);
             }

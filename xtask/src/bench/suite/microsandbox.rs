@@ -34,6 +34,13 @@ pub(super) struct Version {
     bundle: PathBuf,
 }
 
+impl Version {
+    /// Returns whether it takes tens of times as long as the others.
+    pub(super) fn is_slow(&self) -> bool {
+        self.name == name(SLOW)
+    }
+}
+
 /// Returns the versions to measure, unpacked, and why others are not available.
 pub(super) fn versions(setting: &Setting) -> (Vec<Version>, Vec<String>) {
     let (mut versions, mut skipped) = (Vec::new(), Vec::new());
@@ -186,9 +193,12 @@ impl Source {
             self.reference,
             shell::quoted(guest::workloads("", "").as_ref()),
         );
-        let slow = version.name == name(SLOW);
         let home = shell::quoted(home.as_os_str());
-        let seconds = if slow { 60 * SECONDS } else { SECONDS };
+        let seconds = if version.is_slow() {
+            60 * SECONDS
+        } else {
+            SECONDS
+        };
         guest::script(&format!("HOME={home}"), &command, seconds)
     }
 }
