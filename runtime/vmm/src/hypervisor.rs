@@ -26,9 +26,9 @@ use super::{Arch, Vmm, VmmError, krun, with_causes};
 /// takes a fraction of a second.
 const TRIAL_TIME: Duration = Duration::from_secs(3);
 
-/// The same if libkrun is requested by name: an emulated hypervisor on a busy host needs ten
-/// seconds.
-const PATIENT_TRIAL_TIME: Duration = Duration::from_secs(30);
+/// The same if libkrun is requested by name: an emulated hypervisor needs ten seconds, and forty on
+/// a busy host.
+const PATIENT_TRIAL_TIME: Duration = Duration::from_secs(120);
 
 /// Work that takes seconds and is about to begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,7 +96,7 @@ pub(super) fn may_work() -> bool {
 }
 
 /// As [`verdict`], if libkrun is requested by name. A cached failure is then not used: a success is
-/// read from the cache, a failure is tried again, for at most 30 seconds.
+/// read from the cache, a failure is tried again, for at most two minutes.
 pub fn verdict_anew(
     kernel: &Path,
     cache: &Path,
