@@ -33,18 +33,13 @@ impl Outer {
     /// Unpacks a kernel and a busybox of Debian 12, unless that was done before.
     pub(crate) fn prepare() -> Result<Self> {
         let system = shell::target("vm-test/system");
-        if !system.exists() {
+        shell::make_once(&system, |folder| {
             println!("unpacking a Debian kernel and busybox for the outer machine");
-            let partial = shell::target("vm-test/system.partial");
-            if partial.exists() {
-                fs::remove_dir_all(&partial)?;
-            }
             let archive = Archive::open("bookworm")?;
             // The kernel for clouds is half the size, has KVM and boots faster.
             let kernel = archive.first_dependency("linux-image-cloud-amd64")?;
-            archive.unpack(&[&kernel, "busybox-static"], &partial)?;
-            fs::rename(&partial, &system)?;
-        }
+            archive.unpack(&[&kernel, "busybox-static"], folder)
+        })?;
         let kernel = fs::read_dir(system.join("boot"))?
             .filter_map(|entry| Some(entry.ok()?.path()))
             .find(|path| path.to_string_lossy().contains("/vmlinuz-"))

@@ -14,7 +14,7 @@ mod toolchains;
 mod wheel;
 mod zig;
 
-pub(crate) use archive::{Archive, mirror};
+pub(crate) use archive::{Archive, loader, mirror};
 pub(crate) use containerd::containerd;
 pub(crate) use docker::docker;
 pub(crate) use kernel::{LIBRARY as GUEST_KERNEL, guest_kernel};

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;
+use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
@@ -24,6 +25,20 @@ pub(crate) fn repository() -> &'static Path {
 pub(crate) fn target(path: &str) -> PathBuf {
     let folder = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
     repository().join(folder).join(path)
+}
+
+/// Makes `folder` if it does not exist. `make` gets another folder, which is renamed once it is
+/// complete; what an interrupted run left there is removed before.
+pub(crate) fn make_once(folder: &Path, make: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    if folder.exists() {
+        return Ok(());
+    }
+    let partial = folder.with_extension("partial");
+    if partial.exists() {
+        fs::remove_dir_all(&partial)?;
+    }
+    make(&partial)?;
+    Ok(fs::rename(&partial, folder)?)
 }
 
 /// Returns `cargo` of the toolchain that runs this program.

@@ -301,13 +301,14 @@ mod tests {
                 "{name:?}"
             );
         }
-        // A user-mode emulator says that a program started which does not exist.
-        if std::env::var_os("TEST_EMULATOR").is_none() {
-            assert!(matches!(
-                get("of-this-name-there-is-none", "h", None),
-                Err(HelperError::Start { .. })
-            ));
-        }
+    }
+
+    #[test]
+    fn a_helper_that_is_not_installed_cannot_start() {
+        assert!(matches!(
+            get("of-this-name-there-is-none", "h", None),
+            Err(HelperError::Start { .. })
+        ));
     }
 
     #[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]

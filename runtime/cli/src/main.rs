@@ -97,7 +97,8 @@ struct Arguments {
 }
 
 #[derive(Debug, Subcommand)]
-// Only the options of the given command are built: all of them take longer than many a command.
+// Builds the options of the given command only: building those of all takes longer than many a
+// command itself.
 #[command(defer = true)]
 enum Command {
     /// Pull an image and make its disks
@@ -483,7 +484,7 @@ mod tests {
 
     /// Returns the names of the commands at and below `command` that do things.
     fn leaves(command: &clap::Command, above: &str, found: &mut Vec<(String, bool)>) {
-        // It is the parser's, at each level.
+        // clap adds it at each level.
         if command.get_name() == "help" {
             return;
         }

@@ -26,8 +26,8 @@ use super::{Arch, Vmm, VmmError, krun, with_causes};
 /// takes a fraction of a second.
 const TRIAL_TIME: Duration = Duration::from_secs(3);
 
-/// The same if libkrun is requested by name: an emulated hypervisor needs ten seconds, and forty on
-/// a busy host.
+/// The same if libkrun is requested by name: an emulated hypervisor needs ten seconds, and more than
+/// thirty on a busy host.
 const PATIENT_TRIAL_TIME: Duration = Duration::from_secs(120);
 
 /// Work that takes seconds and is about to begin.

@@ -1,12 +1,12 @@
 //! The programs that blockbox is compared with.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::setup::Archive;
+use crate::setup::{self, Archive};
 use crate::shell;
 
 /// Programs and their Debian packages.
@@ -68,11 +68,14 @@ impl Peers {
             .ok_or_else(missing)
     }
 
-    /// Returns a command that runs the passt of Debian 13: the one of Debian 12 ends now and then
-    /// in the middle of an upload.
+    /// Returns a command that runs the passt of Debian 13, unpacked if need be: the one of Debian 12
+    /// ends now and then in the middle of an upload.
     pub(super) fn passt(&self) -> Result<Command> {
-        let root = unpacked("trixie", "passt", &["passt"])?;
-        // passt looks for the faster one beside the program, which is the loader here.
+        let root = shell::target("bench/passt");
+        shell::make_once(&root, |folder| {
+            Archive::open("trixie")?.unpack_closure(&["passt"], folder)
+        })?;
+        // passt looks for the one with AVX2 beside the program, which is the loader here.
         let processor = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let faster = processor.contains(" avx2 ").then_some("passt.avx2");
         let mut programs = faster.into_iter().chain(["passt"]);
@@ -88,35 +91,16 @@ impl Peers {
     }
 }
 
-/// Returns the folder with these packages of a suite of Debian and all that they depend on,
-/// unpacked if need be.
-pub(super) fn unpacked(suite: &str, name: &str, packages: &[&str]) -> Result<PathBuf> {
-    let folder = shell::target("bench").join(suite).join(name);
-    if !folder.exists() {
-        let partial = folder.with_extension("partial");
-        if partial.exists() {
-            fs::remove_dir_all(&partial)?;
-        }
-        Archive::open(suite)?.unpack_closure(packages, &partial)?;
-        fs::rename(&partial, &folder)?;
-    }
-    Ok(folder)
-}
-
-/// Returns a command that runs a program of unpacked packages with their own loader and libraries;
-/// `None` if it is not there. A script that does the same would be a process to measure as well.
+/// Returns a command that runs a program of an unpacked system with that system's own loader and
+/// libraries; `None` if it is not there. A script that does the same would be a process to measure
+/// as well.
 fn with_loader(root: &Path, program: &str) -> Option<Command> {
     let program = root.join("usr/bin").join(program);
-    let libraries = root.join(format!("usr/lib/{}-linux-gnu", std::env::consts::ARCH));
-    let mut entries = fs::read_dir(&libraries).ok()?.filter_map(Result::ok);
-    let loader = entries.find(|entry| is_loader(&entry.file_name()))?.path();
+    let (loader, libraries) = setup::loader(root).ok()?;
     program.is_file().then(|| {
-        let mut command = Command::new(loader);
-        command.arg("--library-path").arg(libraries).arg(program);
+        let mut command = Command::new(root.join(loader));
+        command.arg("--library-path").arg(root.join(libraries));
+        command.arg(program);
         command
     })
-}
-
-fn is_loader(name: &std::ffi::OsStr) -> bool {
-    name.to_string_lossy().starts_with("ld-linux")
 }

@@ -127,6 +127,16 @@ impl Archive {
     }
 }
 
+/// Returns the dynamic loader and the library folder of an unpacked system, relative to `root`.
+pub(crate) fn loader(root: &Path) -> Result<(String, String)> {
+    let libraries = format!("usr/lib/{}-linux-gnu", std::env::consts::ARCH);
+    let found = fs::read_dir(root.join(&libraries))?
+        .filter_map(|entry| Some(entry.ok()?.file_name().to_str()?.to_owned()))
+        .find(|name| name.starts_with("ld-linux"))
+        .with_context(|| format!("no dynamic loader in {}", root.display()))?;
+    Ok((format!("{libraries}/{found}"), libraries))
+}
+
 /// Returns the Debian mirror that apt is configured with.
 pub(crate) fn mirror() -> Result<String> {
     let mut targets = Command::new("apt-get");

@@ -6,9 +6,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
-use super::archive::Archive;
+use super::archive::{Archive, loader};
 use crate::shell;
 
 /// The programs of `erofs-utils` and `erofsfuse`. Debian 12's 1.5 supports neither 512-byte blocks
@@ -66,14 +66,4 @@ fn unpack(bin: &Path) -> Result<()> {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
     }
     Ok(())
-}
-
-/// Returns the dynamic loader and the library folder of the unpacked system, relative to `root`.
-fn loader(root: &Path) -> Result<(String, String)> {
-    let libraries = format!("usr/lib/{}-linux-gnu", std::env::consts::ARCH);
-    let found = fs::read_dir(root.join(&libraries))?
-        .filter_map(|entry| Some(entry.ok()?.file_name().to_str()?.to_owned()))
-        .find(|name| name.starts_with("ld-linux"))
-        .with_context(|| format!("no dynamic loader in {}", root.display()))?;
-    Ok((format!("{libraries}/{found}"), libraries))
 }

@@ -12,9 +12,8 @@ use anyhow::{Context, Result};
 use super::guest::{self, BENCH, MEMORY, SECONDS};
 use crate::bench::Setting;
 use crate::bench::input::Image;
-use crate::bench::peers::unpacked;
 use crate::registry::Registry;
-use crate::setup;
+use crate::setup::{self, Archive};
 use crate::shell;
 
 /// The versions beside the newest: an early one without FUSE, and the last one with FUSE.
@@ -132,7 +131,11 @@ fn version(number: &str, folder: &Path) -> Result<Version> {
 
 /// Returns the folder with the libraries that all versions load, unpacked if need be.
 pub(super) fn libraries() -> Result<PathBuf> {
-    unpacked("trixie", "libraries", &LIBRARIES)
+    let folder = shell::target("bench/trixie");
+    shell::make_once(&folder, |folder| {
+        Archive::open("trixie")?.unpack_closure(&LIBRARIES, folder)
+    })?;
+    Ok(folder)
 }
 
 /// A registry with the image, from which every version can pull.
