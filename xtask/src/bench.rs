@@ -252,6 +252,8 @@ fn measure(
 ) -> Result<()> {
     let surroundings = report::Surroundings::now(setting)?;
     let head = report::head(group.name(), &surroundings);
+    // What failed, although it has results.
+    let mut failed = Ok(());
     let (markdown, contests) = match group {
         Group::Convert => report::both(&convert::run(setting, images, bench.largest)?),
         Group::Merge => {
@@ -278,10 +280,12 @@ fn measure(
         Group::Pull => report::both(&pull::run(setting, images)?),
         Group::Fs => {
             let outcomes = fs::run(setting, images)?;
+            failed = outcomes.iter().try_for_each(fs::Outcome::check);
             (fs::markdown(&outcomes), fs::json(&outcomes))
         }
         Group::Guest => {
             let outcomes = guest::run(setting, images)?;
+            failed = outcomes.iter().try_for_each(fs::Outcome::check);
             (fs::markdown(&outcomes), fs::json(&outcomes))
         }
         Group::Suite => {
@@ -291,8 +295,8 @@ fn measure(
                 markdown += &summary.markdown();
                 outcomes.push(outcome);
             }
-            let json = fs::json(&outcomes);
-            (markdown, json)
+            failed = outcomes.iter().try_for_each(fs::Outcome::check);
+            (markdown, fs::json(&outcomes))
         }
         Group::Network => {
             let standings = network::run(setting)?;
@@ -317,5 +321,5 @@ fn measure(
     let path = |extension| results.join(format!("{}.{extension}", group.name()));
     std::fs::write(path("md"), markdown)?;
     std::fs::write(path("json"), format!("{json:#}\n"))?;
-    Ok(())
+    failed
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 /// A stack that can run the workloads.
@@ -26,6 +26,7 @@ pub(super) struct Times {
 /// A stack, and its times by workload.
 pub(super) struct Standing {
     pub(super) name: String,
+    pub(super) ours: bool,
     /// Why it has no (further) times.
     pub(super) failed: Option<String>,
     pub(super) times: Vec<(String, Times)>,
@@ -55,7 +56,8 @@ pub(in crate::bench) struct Outcome {
 }
 
 /// Runs the workloads on every contender, beginning with blockbox. Every round begins with another
-/// one.
+/// one. Without any times of one of ours, it is an error; what was measured before a later failure
+/// is kept.
 pub(in crate::bench) fn hold(
     rounds: u32,
     image: &str,
@@ -67,6 +69,7 @@ pub(in crate::bench) fn hold(
         .iter()
         .map(|contender| Standing {
             name: contender.name.clone(),
+            ours: contender.ours,
             failed: None,
             times: Vec::new(),
             read_ahead: Vec::new(),
@@ -82,7 +85,9 @@ pub(in crate::bench) fn hold(
                 continue;
             }
             match standing.take(contender, &mut tree) {
-                Err(error) if contender.ours => return Err(error.context(contender.name.clone())),
+                Err(error) if contender.ours && standing.times.is_empty() => {
+                    return Err(error.context(contender.name.clone()));
+                }
                 Err(error) => standing.failed = Some(format!("{error:#}")),
                 Ok(()) => {}
             }
@@ -95,6 +100,18 @@ pub(in crate::bench) fn hold(
         notes,
         skipped,
     })
+}
+
+impl Outcome {
+    /// Returns an error if one of ours failed in any round.
+    pub(in crate::bench) fn check(&self) -> Result<()> {
+        for standing in self.standings.iter().filter(|standing| standing.ours) {
+            if let Some(why) = &standing.failed {
+                bail!("{}: {}: {why}", self.image, standing.name);
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Standing {
@@ -147,8 +164,11 @@ impl Tree {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::cell::Cell;
+
     use serde_json::json;
+
+    use super::*;
 
     fn contender(name: &'static str, files: u64) -> Contender<'static> {
         let report = json!({
@@ -183,5 +203,26 @@ mod tests {
         assert_eq!(outcome.tree.path, "/usr/lib");
         assert_eq!(outcome.standings[1].times[0].1.cold, [5, 5]);
         assert!(outcome.standings[2].times.is_empty());
+        outcome.check().expect("ours did not fail");
+    }
+
+    #[test]
+    fn times_before_a_failure_of_ours_are_kept_and_the_failure_is_an_error() {
+        let fails_in = |failing: u32| {
+            let rounds = Cell::new(0);
+            let mut ours = contender("ours", 10);
+            let report = (ours.run)().expect("a report");
+            ours.run = Box::new(move || {
+                rounds.set(rounds.get() + 1);
+                ensure!(rounds.get() < failing, "it does not end");
+                Ok(report.clone())
+            });
+            hold(3, "demo", &[ours], Vec::new(), Vec::new())
+        };
+        let outcome = fails_in(3).expect("two rounds have times");
+        assert_eq!(outcome.standings[0].times[0].1.warm, [6, 6]);
+        let error = outcome.check().expect_err("the third round failed");
+        assert_eq!(error.to_string(), "demo: ours: it does not end");
+        assert!(fails_in(1).is_err());
     }
 }

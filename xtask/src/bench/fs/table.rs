@@ -177,6 +177,7 @@ mod tests {
         };
         Standing {
             name: name.to_owned(),
+            ours: name == "blockbox",
             failed: failed.map(str::to_owned),
             times: vec![("scan".to_owned(), times)],
             read_ahead: if name == "blockbox" {
