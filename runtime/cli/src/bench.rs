@@ -11,7 +11,7 @@ use blockbox::Sandbox;
 use blockbox::guest::FSBENCH;
 use blockbox::patch::Patch;
 use blockbox::process::Overrides;
-use blockbox::spec::{Machine, Network};
+use blockbox::spec::Network;
 use blockbox::store::Store;
 use blockbox_fsbench::{ReadAhead, Report};
 use clap::{Args, Subcommand};
@@ -156,10 +156,8 @@ impl Fs {
     fn in_sandbox(self, store: &Store) -> anyhow::Result<Report> {
         let reference = self.reference.unwrap_or_default();
         let image = create::image(store, &reference, &self.source, Shown::default())?;
-        let mut machine = Machine::default();
-        self.options.change(&mut machine);
         let mut builder = Sandbox::builder(store, &reference, &image)
-            .machine(machine)
+            .machine(self.options.machine()?)
             .upper_size(self.upper_size)
             .process(self.workloads.command())
             .network(Network::none())

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::num::NonZeroU8;
 use std::path::PathBuf;
 
+use anyhow::Context;
 use blockbox::check_hostname;
 use blockbox::guest::TMPFS_DIRS;
 use blockbox::process::Overrides;
@@ -13,6 +14,9 @@ use clap::{Args, ValueEnum};
 use super::env_file;
 use super::size::{cpus, size};
 use super::terminal::{DetachKeys, is_interactive};
+
+/// The variable with the monitor of new machines.
+const MONITOR_VARIABLE: &str = "BLOCKBOX_VMM";
 
 /// Options of the command to run.
 #[derive(Clone, Debug, Args)]
@@ -94,7 +98,7 @@ impl Terminal {
 /// Options of the machine that runs the command.
 #[derive(Debug, Args)]
 pub(super) struct Options {
-    /// The virtual machine monitor [default: auto]
+    /// The virtual machine monitor [default: $BLOCKBOX_VMM, else auto]
     #[arg(long, value_enum)]
     vmm: Option<Monitor>,
     /// How many virtual CPUs; fractions are rounded up [default: 2]
@@ -191,6 +195,16 @@ impl Process {
 }
 
 impl Options {
+    /// Returns a new machine with the options of the command line.
+    pub(super) fn machine(&self) -> anyhow::Result<Machine> {
+        let mut machine = Machine::default();
+        if self.vmm.is_none() {
+            machine.vmm = default_monitor(std::env::var_os(MONITOR_VARIABLE))?.into();
+        }
+        self.change(&mut machine);
+        Ok(machine)
+    }
+
     /// Applies the machine options of the command line.
     pub(super) fn change(&self, machine: &mut Machine) {
         if let Some(vmm) = self.vmm {
@@ -232,6 +246,20 @@ impl Options {
             Tmpfs::Mount(mount) => Some(mount.clone()),
         })
     }
+}
+
+/// Returns the monitor that a variable names; an empty one is as if it were not set.
+fn default_monitor(variable: Option<OsString>) -> anyhow::Result<Monitor> {
+    let Some(name) = variable.filter(|name| !name.is_empty()) else {
+        return Ok(Monitor::Auto);
+    };
+    let monitor = name
+        .to_str()
+        .and_then(|name| Monitor::from_str(name, false).ok());
+    monitor.with_context(|| {
+        let name = name.display();
+        format!("{MONITOR_VARIABLE}: {name} is none of auto, libkrun and qemu")
+    })
 }
 
 pub(super) fn hostname(text: &str) -> blockbox::Result<String> {
@@ -276,6 +304,16 @@ fn on_disk(given: &[Tmpfs]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_empty_variable_names_no_monitor_and_a_wrong_one_is_an_error() {
+        let named = |name: &str| default_monitor(Some(name.into()));
+        assert_eq!(default_monitor(None).expect("no variable"), Monitor::Auto);
+        assert_eq!(named("").expect("an empty variable"), Monitor::Auto);
+        assert_eq!(named("libkrun").expect("a monitor"), Monitor::Libkrun);
+        let error = named("kvm").expect_err("no monitor").to_string();
+        assert_eq!(error, "BLOCKBOX_VMM: kvm is none of auto, libkrun and qemu");
+    }
 
     #[test]
     fn the_last_value_given_for_a_folder_counts() {

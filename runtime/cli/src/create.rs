@@ -258,9 +258,8 @@ impl NewSandbox {
 
     /// Returns the machine that the command line describes.
     fn machine(&self) -> anyhow::Result<Machine> {
-        let mut machine = Machine::default();
+        let mut machine = self.options.machine()?;
         machine.arch = self.source.arch(self.reference()?)?;
-        self.options.change(&mut machine);
         Ok(machine)
     }
 
