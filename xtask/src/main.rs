@@ -26,6 +26,7 @@ mod stages;
 mod stress;
 mod system;
 mod test;
+mod test_program;
 mod trial;
 mod uml;
 mod vm_test;
@@ -104,6 +105,12 @@ enum Xtask {
         /// Run only the checks whose rule contains this
         #[arg(long, value_name = "TEXT", default_value = "")]
         only: String,
+        /// Run this integration test of the command instead, in the emulated machine
+        #[arg(long, value_name = "NAME", conflicts_with_all = ["blockbox", "only"])]
+        test: Option<String>,
+        /// Arguments of that test's harness: parts of names, `--ignored`
+        #[arg(last = true, requires = "test")]
+        arguments: Vec<String>,
     },
 }
 
@@ -147,7 +154,17 @@ fn run(command: Xtask) -> Result<ExitCode> {
             return uml::run(&command, Duration::from_secs(60 * minutes));
         }
         Xtask::Trial(trial) => return trial::run(trial),
-        Xtask::VmTest { blockbox, only } => return vm_test::run(blockbox, &only),
+        Xtask::VmTest {
+            blockbox,
+            only,
+            test,
+            arguments,
+        } => {
+            return match test {
+                Some(test) => vm_test::suite::run(&test, &arguments),
+                None => vm_test::run(blockbox, &only),
+            };
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -6,8 +6,8 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -131,7 +131,7 @@ const WAKING: Duration = Duration::from_millis(50);
 
 /// Runs a program that may hang, and kills it when it has been inactive for `patience`.
 pub(crate) fn watched(command: &mut Command, patience: impl Into<Patience>) -> Result<Watched> {
-    watched_from_first(command, patience, || ()).map(|(watched, _)| watched)
+    watched_by(command, patience, |_| ())
 }
 
 /// As [`watched`], and calls `at_first` once the program has written its first line. Also returns
@@ -141,6 +141,22 @@ pub(crate) fn watched_from_first<T: Send + 'static>(
     patience: impl Into<Patience>,
     at_first: impl FnOnce() -> T + Send + 'static,
 ) -> Result<(Watched, Option<T>)> {
+    let (sender, first) = mpsc::channel();
+    let mut at_first = Some(at_first);
+    let watched = watched_by(command, patience, move |_| {
+        if let Some(at_first) = at_first.take() {
+            let _ = sender.send(at_first());
+        }
+    })?;
+    Ok((watched, first.try_recv().ok()))
+}
+
+/// As [`watched`], and calls `on_line` with each line once the program has written it.
+pub(crate) fn watched_by(
+    command: &mut Command,
+    patience: impl Into<Patience>,
+    mut on_line: impl FnMut(&str) + Send + 'static,
+) -> Result<Watched> {
     let patience = patience.into();
     let mut child = command
         .stdin(Stdio::null())
@@ -154,17 +170,15 @@ pub(crate) fn watched_from_first<T: Send + 'static>(
     let reader = thread::spawn({
         let heard = Arc::clone(&heard);
         move || {
-            let (mut lines, mut first) = (Vec::new(), None);
-            let mut at_first = Some(at_first);
-            let mut line = Vec::new();
+            let (mut lines, mut line) = (Vec::new(), Vec::new());
             while out.read_until(b'\n', &mut line)? > 0 {
-                first = at_first.take().map(|at_first| at_first()).or(first);
-                let text = String::from_utf8_lossy(&line);
-                lines.push(text.trim_end().to_owned());
+                let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+                on_line(&text);
+                lines.push(text);
                 line.clear();
                 heard.store(start.elapsed().as_millis() as u64, Ordering::Relaxed);
             }
-            Ok::<_, std::io::Error>((lines, first))
+            Ok::<_, std::io::Error>(lines)
         }
     });
     let silent = || {
@@ -201,8 +215,8 @@ pub(crate) fn watched_from_first<T: Send + 'static>(
     let Ok(lines) = reader.join() else {
         bail!("the reader of {} panicked", line(command));
     };
-    let (lines, first) = lines?;
-    Ok((Watched { lines, status }, first))
+    let lines = lines?;
+    Ok(Watched { lines, status })
 }
 
 /// Returns the processor time that all threads of a process have used so far, if the system reports

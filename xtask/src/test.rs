@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use crate::stages::Stages;
-use crate::{api, fuzz, image, package, setup, shell, uml, vm_test};
+use crate::{api, fuzz, image, package, setup, shell, test_program, uml, vm_test};
 
 /// The results of tests.
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
@@ -130,19 +130,16 @@ impl Checks {
         if std::env::var_os("BLOCKBOX_DEMO_IMAGE").is_none() && image::demo().path().exists() {
             cargo.env("BLOCKBOX_DEMO_IMAGE", image::demo().path());
         }
-        self.cargo_test("cargo test", &mut cargo);
+        self.run_tests("cargo test", &mut cargo);
     }
 
     /// Tests under another kernel what the host's kernel may not support: writing to ext4 with
     /// quotas, and rejecting features of later kernels.
     fn uml(&mut self) {
-        const TESTS: [(&str, &[&str], &[&str]); 2] = [
-            (
-                "ext4-writer",
-                &["--test=matrix", "--test=options"],
-                &["every_three_options_make", "every_pair_of_options"],
-            ),
-            ("erofs-writer", &["--test=image"], &["versions::"]),
+        const TESTS: [(&str, &str, &str); 3] = [
+            ("ext4-writer", "matrix", "every_three_options_make"),
+            ("ext4-writer", "options", "every_pair_of_options"),
+            ("erofs-writer", "image", "versions::"),
         ];
         let name = "User Mode Linux";
         if std::env::consts::ARCH != "x86_64" {
@@ -153,22 +150,32 @@ impl Checks {
         if self.lacks(name, uml::is_possible()) {
             return;
         }
-        for (package, targets, names) in TESTS {
-            let mut cargo = shell::cargo();
-            cargo.args(["test", "--no-fail-fast", "--package", package]);
-            cargo.arg(uml::runner()).args(targets).arg("--").args(names);
-            if self.strict {
-                cargo.env("CI", "true");
+        for (package, test, names) in TESTS {
+            let name = format!("{name}: {package}, {test}");
+            let folder = shell::repository().join(package);
+            match test_program::build(&folder, test) {
+                Ok(program) => {
+                    let mut command = uml::command(&program);
+                    command.arg(names).current_dir(folder);
+                    if self.strict {
+                        command.env("CI", "true");
+                    }
+                    self.run_tests(&name, &mut command);
+                }
+                Err(error) => {
+                    eprintln!("{name}: {error:#}");
+                    self.failed(&name);
+                }
             }
-            self.cargo_test(&format!("{name}: {package}"), &mut cargo);
         }
     }
 
-    fn cargo_test(&mut self, name: &str, cargo: &mut Command) {
+    /// Runs `cargo test`, or the program of a test.
+    fn run_tests(&mut self, name: &str, command: &mut Command) {
         let skipped = shell::target("skipped-tests");
         let _ = fs::remove_file(&skipped);
-        cargo.env("BLOCKBOX_SKIPPED", &skipped);
-        match self.stages.run(name, || streamed(cargo)) {
+        command.env("BLOCKBOX_SKIPPED", &skipped);
+        match self.stages.run(name, || streamed(command)) {
             Ok((mut tally, succeeded)) => {
                 tally.set_apart(&fs::read_to_string(&skipped).unwrap_or_default());
                 self.total += tally;
@@ -270,14 +277,14 @@ fn vm_test() -> (Duration, Result<Tally>) {
     (start.elapsed(), result)
 }
 
-/// Runs `cargo test`, showing its output as it arrives. Returns the sum of its results, and whether
-/// it succeeded.
-fn streamed(cargo: &mut Command) -> Result<(Tally, bool)> {
-    let mut child = cargo
+/// Runs tests, showing their output as it arrives. Returns the sum of their results, and whether
+/// they succeeded.
+fn streamed(command: &mut Command) -> Result<(Tally, bool)> {
+    let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
-        .with_context(|| shell::line(cargo))?;
+        .with_context(|| shell::line(command))?;
     let mut tally = Tally::default();
     let mut out = BufReader::new(child.stdout.take().context("piped")?);
     let mut line = Vec::new();

@@ -4,7 +4,7 @@
 //! Debian's has quotas, which the host's kernel may lack, and is a second kernel to test images
 //! with. Programs see the host's files through hostfs; `$TMPDIR` is an ext4 with extended
 //! attributes. No mount hides a folder of the host that may contain the repository. Cargo can run
-//! tests in it, with [`runner`] as `target.'cfg(unix)'.runner`.
+//! tests in it, with `xtask uml` as `target.'cfg(unix)'.runner`.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -37,13 +37,12 @@ pub(crate) fn is_possible() -> bool {
     shell::program(KERNEL).is_some() && modules().is_ok()
 }
 
-/// Returns the argument that makes cargo run tests in it. It names the program that cargo built
-/// with the tests, because this one may have been replaced meanwhile.
-pub(crate) fn runner() -> String {
-    let xtask = shell::built("debug").with_file_name("xtask");
-    // A JSON string is also a TOML string.
-    let xtask = serde_json::json!(xtask.to_string_lossy());
-    format!("--config=target.'cfg(unix)'.runner=[{xtask},'uml']")
+/// Returns the command that runs a program in it, to which arguments of the program can be added.
+pub(crate) fn command(program: &Path) -> Command {
+    // Not this process's own program, which `cargo test` may have replaced.
+    let mut command = Command::new(shell::built("debug").with_file_name("xtask"));
+    command.arg("uml").arg(program);
+    command
 }
 
 /// Runs a program in it, with this process's environment and folder, for at most `limit`. Returns

@@ -8,6 +8,7 @@
 mod checks;
 mod machine;
 mod report;
+pub(crate) mod suite;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -14,8 +14,8 @@ use super::layout::{Compression, Layout};
 /// The kernel of arm64 guests, below cargo's target folder and below a store.
 pub(crate) const ARM64_KERNEL: &str = "kernel/aarch64/libkrunfw.so.5";
 
-/// A timeout that suffices on a busy machine.
-pub(crate) const LONG: Duration = Duration::from_secs(120);
+/// A timeout that suffices on a busy machine, and where the hypervisor itself is emulated.
+pub(crate) const LONG: Duration = Duration::from_secs(300);
 
 /// The path of virtiofsd on Debian 12; other systems have others.
 pub(crate) const VIRTIOFSD: &str = "/usr/lib/qemu/virtiofsd";

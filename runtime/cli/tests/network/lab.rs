@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use nix::sched::{CloneFlags, setns};
 
 use crate::common::Blockbox;
-use crate::until;
+use crate::common::guest::until;
 
 /// The world's name server.
 const NAME_SERVER: &str = "93.184.216.53:53";

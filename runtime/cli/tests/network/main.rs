@@ -14,14 +14,10 @@ mod software;
 mod streams;
 
 use std::process::{Command, Output};
-use std::time::{Duration, Instant};
 
-use common::guest::Guest;
+use common::guest::{Guest, until};
 use rustix::process::{Pid, Signal};
 use serde_json::{Value, json};
-
-/// A timeout that suffices on a busy machine.
-const LONG: Duration = Duration::from_secs(60);
 
 /// Starts a sandbox in the background, which sleeps unless a command is given.
 fn start(guest: &Guest, name: &str, options: &[&str], command: &[&str]) -> Output {
@@ -71,18 +67,6 @@ fn inspect(guest: &Guest, name: &str) -> Value {
 /// Returns the output of `net`.
 fn net(guest: &Guest, name: &str) -> Value {
     serde_json::from_str(&guest.blockbox.ok(["net", name, "--format", "json"])).unwrap()
-}
-
-/// Waits for an event that happens soon.
-fn until<T>(what: &str, mut happened: impl FnMut() -> Option<T>) -> T {
-    let start = Instant::now();
-    loop {
-        if let Some(found) = happened() {
-            return found;
-        }
-        assert!(start.elapsed() < LONG, "{what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 /// Returns the process of a sandbox's gateway, a child of its monitor.

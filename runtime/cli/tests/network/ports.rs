@@ -6,8 +6,8 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::common::guest::Guest;
-use crate::{LONG, inspect, sh, start, text, until};
+use crate::common::guest::{Guest, LONG, until};
+use crate::{inspect, sh, start, text};
 
 /// Fetches a web page.
 fn page(address: SocketAddr) -> io::Result<String> {

@@ -7,9 +7,9 @@ use std::sync::atomic::Ordering;
 
 use serde_json::json;
 
-use crate::common::guest::Guest;
+use crate::common::guest::{Guest, LONG, until};
 use crate::lab::{Lab, name_server_on_loopback};
-use crate::{LONG, inspect, sh, start_by, text, until};
+use crate::{inspect, sh, start_by, text};
 
 const SITE: &str = "93.184.216.34";
 const MOVED: &str = "93.184.216.35";

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::common::guest::Guest;
+use crate::common::guest::{Guest, LONG, until};
 use crate::common::programs::Programs;
 use crate::streams::{Streams, WEBSOCKETS};
-use crate::{LONG, sh, start, text, until};
+use crate::{sh, start, text};
 
 /// A server that ends with the test.
 pub(crate) struct Server {

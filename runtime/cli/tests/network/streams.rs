@@ -4,9 +4,9 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
 use std::path::Path;
 
-use crate::common::guest::Guest;
+use crate::common::guest::{Guest, until};
 use crate::software::{PYTHON, Server};
-use crate::{common, net, sh, until};
+use crate::{common, net, sh};
 
 /// The module of the WebSocket's two sides.
 pub(crate) const WEBSOCKETS: &str = "/usr/lib/python3/dist-packages/websockets";
