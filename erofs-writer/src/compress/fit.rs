@@ -46,7 +46,7 @@ impl Fit {
             bytes: Vec::new(),
         };
         let (mut fits, mut fails) = (0, input.len() + 1);
-        let mut next = capacity * self.ratio / 256;
+        let mut next = scaled(capacity, self.ratio, 256);
         for _ in 0..TRIALS {
             let length = next.clamp(fits + 1, fails - 1);
             encode(&input[..length], &mut self.trial)?;
@@ -58,7 +58,7 @@ impl Fit {
             } else {
                 fails = length;
             }
-            let ratio = length * 256 / size.max(1);
+            let ratio = scaled(length, 256, size.max(1));
             let close = capacity >> self.shift;
             if size <= capacity {
                 self.ratio = ratio.max(256);
@@ -71,7 +71,7 @@ impl Fit {
                 break;
             }
             // A little less than would just fit, because a trial that is too large is wasted.
-            next = (capacity - close / 2) * length / size.max(1);
+            next = scaled(capacity - close / 2, length, size.max(1));
             if next >= fails && !failed {
                 next = input.len();
             } else if next <= fits || next >= fails {
@@ -80,6 +80,13 @@ impl Fit {
         }
         Ok(best)
     }
+}
+
+/// Returns `value * factor / divisor`, or the greatest number: the product of two lengths is more
+/// than 32 bits hold.
+fn scaled(value: usize, factor: usize, divisor: usize) -> usize {
+    let scaled = value as u64 * factor as u64 / divisor as u64;
+    usize::try_from(scaled).unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]
