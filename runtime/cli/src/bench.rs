@@ -157,7 +157,7 @@ impl Fs {
         let reference = self.reference.unwrap_or_default();
         let image = create::image(store, &reference, &self.source, Shown::default())?;
         let mut builder = Sandbox::builder(store, &reference, &image)
-            .machine(self.options.machine()?)
+            .machine(self.options.machine(None)?)
             .upper_size(self.upper_size)
             .process(self.workloads.command())
             .network(Network::none())

@@ -8,7 +8,7 @@ use anyhow::Context;
 use blockbox::check_hostname;
 use blockbox::guest::TMPFS_DIRS;
 use blockbox::process::Overrides;
-use blockbox::spec::{Machine, Mount, Signal, VmmChoice};
+use blockbox::spec::{Arch, Machine, Mount, Signal, VmmChoice};
 use clap::{Args, ValueEnum};
 
 use super::env_file;
@@ -195,10 +195,12 @@ impl Process {
 }
 
 impl Options {
-    /// Returns a new machine with the options of the command line.
-    pub(super) fn machine(&self) -> anyhow::Result<Machine> {
+    /// Returns a new machine, of a processor or of the host's, with the options of the command
+    /// line. The variable is for the host's: only QEMU has others.
+    pub(super) fn machine(&self, arch: Option<Arch>) -> anyhow::Result<Machine> {
         let mut machine = Machine::default();
-        if self.vmm.is_none() {
+        machine.arch = arch;
+        if self.vmm.is_none() && arch.is_none() {
             machine.vmm = default_monitor(std::env::var_os(MONITOR_VARIABLE))?.into();
         }
         self.change(&mut machine);

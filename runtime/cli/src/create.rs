@@ -258,9 +258,7 @@ impl NewSandbox {
 
     /// Returns the machine that the command line describes.
     fn machine(&self) -> anyhow::Result<Machine> {
-        let mut machine = self.options.machine()?;
-        machine.arch = self.source.arch(self.reference()?)?;
-        Ok(machine)
+        self.options.machine(self.source.arch(self.reference()?)?)
     }
 
     fn reference(&self) -> anyhow::Result<&str> {

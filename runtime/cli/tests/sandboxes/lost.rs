@@ -104,7 +104,10 @@ fn a_crashed_machine_and_a_host_that_went_down_leave_a_sandbox_that_starts_or_is
     let monitor = guest.state("a").unwrap()["monitor_pid"].to_string();
     let machine = children(&monitor).into_iter().find(|child| {
         let line = std::fs::read(format!("/proc/{child}/cmdline")).unwrap();
-        text(&line).contains("qemu-system-")
+        // QEMU, or blockbox itself with libkrun.
+        ["qemu-system-", "__vm"]
+            .iter()
+            .any(|name| text(&line).contains(name))
     });
     kill(&machine.unwrap());
     assert_eq!(ended("a"), "failed 137\n");
