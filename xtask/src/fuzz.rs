@@ -47,6 +47,9 @@ pub(crate) struct Fuzz {
     /// Afterwards, add small inputs that increase the coverage to fuzz/seeds
     #[arg(long)]
     keep: bool,
+    /// Build sooner what runs slower, for a brief run
+    #[arg(long)]
+    brief: bool,
     /// Only these targets; arguments that begin with a dash are passed to libFuzzer, for every
     /// target
     targets: Vec<String>,
@@ -86,7 +89,7 @@ pub(crate) fn run(options: &Fuzz) -> Result<()> {
     }
     let mut stages = Stages::default();
     let programs = stages.run("build the fuzz targets (nightly)", || {
-        build(options.sanitizer, targets)
+        build(options.sanitizer, options.brief, targets)
     })?;
     let bound = match options.runs {
         Some(runs) => Bound::Runs(runs),
@@ -131,6 +134,7 @@ pub(crate) fn smoke() -> Result<()> {
         runs: Some(SMOKE_RUNS),
         sanitizer: Sanitizer::None,
         keep: false,
+        brief: true,
         targets: Vec::new(),
     })
 }
@@ -214,7 +218,7 @@ fn all_targets() -> Result<Vec<String>> {
 }
 
 /// Builds all targets. Returns the folder of the programs.
-fn build(sanitizer: Sanitizer, targets: &[String]) -> Result<PathBuf> {
+fn build(sanitizer: Sanitizer, brief: bool, targets: &[String]) -> Result<PathBuf> {
     let version = shell::output(nightly("rustc").arg("-vV"))
         .context("fuzzing needs a nightly compiler: rustup toolchain install nightly")?;
     let host = version
@@ -226,9 +230,18 @@ fn build(sanitizer: Sanitizer, targets: &[String]) -> Result<PathBuf> {
         Sanitizer::Address => (format!("{FLAGS} -Zsanitizer=address"), "fuzz/address"),
         Sanitizer::None => (FLAGS.to_owned(), "fuzz/none"),
     };
-    let target = shell::target(target);
+    let target = if brief {
+        target.to_owned() + "-brief"
+    } else {
+        target.to_owned()
+    };
+    let target = shell::target(&target);
+    let mut cargo = nightly("cargo");
+    if brief {
+        cargo.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1");
+    }
     shell::run(
-        nightly("cargo")
+        cargo
             // An explicit target keeps the flags away from build scripts.
             .args(["build", "--quiet", "--release", "--target", host])
             .args(targets.iter().flat_map(|name| ["--bin", name]))

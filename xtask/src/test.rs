@@ -122,7 +122,7 @@ impl Checks {
 
     /// The tests of all crates, doc tests among them.
     fn tests(&mut self) {
-        let mut cargo = shell::cargo();
+        let mut cargo = with_default_signals(shell::cargo());
         cargo.args(["test", "--workspace", "--no-fail-fast"]);
         if self.strict {
             cargo.env("CI", "true");
@@ -269,6 +269,25 @@ impl Checks {
     }
 }
 
+/// Returns a command for a program, with no signal ignored where GNU's env can do that: tests send
+/// signals, but nohup ignores some for its program, and a shell for one in the background.
+fn with_default_signals(command: Command) -> Command {
+    let env = || {
+        let mut env = Command::new("env");
+        env.arg("--default-signal");
+        env
+    };
+    if shell::output(env().arg("true")).is_err() {
+        return command;
+    }
+    let mut env = env();
+    env.arg(command.get_program());
+    if let Some(folder) = command.get_current_dir() {
+        env.current_dir(folder);
+    }
+    env
+}
+
 /// Tests libkrun, with the blockbox that the integration tests have used. Returns how long it took.
 fn vm_test() -> (Duration, Result<Tally>) {
     println!("\n==> vm-test");
@@ -336,6 +355,25 @@ mod tests {
             skipped: 3,
         };
         assert_eq!(tally, expected);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_command_gets_the_signals_that_its_caller_ignores() {
+        use std::os::unix::process::ExitStatusExt;
+
+        let interrupted = |command: &Command| {
+            let mut ignoring = Command::new("sh");
+            ignoring
+                .args(["-c", "trap '' INT; exec \"$0\" \"$@\""])
+                .arg(command.get_program())
+                .args(command.get_args())
+                .args(["-c", "kill -INT $$"]);
+            ignoring.status().expect("a shell").signal()
+        };
+        let shell = || Command::new("bash");
+        assert_eq!(interrupted(&shell()), None);
+        assert_eq!(interrupted(&with_default_signals(shell())), Some(2));
     }
 
     #[test]
