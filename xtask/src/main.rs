@@ -21,6 +21,7 @@ mod package;
 mod registry;
 mod service;
 mod setup;
+mod share;
 mod shell;
 mod stages;
 mod stress;

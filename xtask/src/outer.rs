@@ -22,6 +22,17 @@ const KVM: [(&str, &str); 4] = [
     ("kvm-amd.ko", "vgif=0 vls=0"),
 ];
 
+/// The beginning of the init of its system, a script of busybox: the applets, the kernel's file
+/// systems and the loopback.
+pub(crate) const INIT: &str = "#!/bin/busybox sh
+/bin/busybox --install -s /bin
+export PATH=/bin
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs devtmpfs /dev
+ip link set lo up
+";
+
 /// A stock Debian kernel, and a system with its modules and busybox.
 pub(crate) struct Outer {
     kernel: PathBuf,

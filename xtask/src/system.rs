@@ -42,3 +42,10 @@ pub(crate) fn write_program(path: &Path, text: &str) -> Result<()> {
     fs::set_permissions(path, fs::Permissions::from_mode(0o755))?;
     Ok(())
 }
+
+/// Packs the folder `root` as the initramfs `output`.
+pub(crate) fn initramfs(root: &Path, output: &Path) -> Result<()> {
+    let mut pack = Command::new("/bin/sh");
+    pack.args(["-ec", r#"find . | cpio --quiet -o -H newc > "$OUT""#]);
+    shell::output(pack.env("OUT", output).current_dir(root)).map(drop)
+}

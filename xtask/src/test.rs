@@ -371,7 +371,7 @@ mod tests {
                 .args(["-c", "kill -INT $$"]);
             ignoring.status().expect("a shell").signal()
         };
-        let shell = || Command::new("bash");
+        let shell = || Command::new("sh");
         assert_eq!(interrupted(&shell()), None);
         assert_eq!(interrupted(&with_default_signals(shell())), Some(2));
     }

@@ -95,6 +95,13 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn the_product_of_two_lengths_may_take_more_than_32_bits() {
+        let most = u32::MAX as usize;
+        assert_eq!(scaled(most, 256, 256), most);
+        assert_eq!(scaled(1 << 20, 1 << 24, 1 << 20), 1 << 24);
+    }
+
     proptest! {
         #[test]
         fn largest_fitting_input_is_found_and_nearly_fills_the_cluster(

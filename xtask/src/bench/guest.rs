@@ -7,7 +7,6 @@
 mod machine;
 mod partitions;
 mod root;
-mod share;
 mod stack;
 
 use std::path::{Path, PathBuf};

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::outer::Outer;
+use crate::outer::{INIT, Outer};
 use crate::shell;
-use crate::system::{inside, install, libraries, write_program};
+use crate::system::{initramfs, inside, install, libraries, write_program};
 
 /// How long the outer machine may be silent; it prints a line after each check.
 const LIMIT: Duration = Duration::from_secs(4 * 60);
@@ -88,7 +88,7 @@ impl Machine {
     fn pack(
         &self,
         root: &Path,
-        initramfs: &Path,
+        output: &Path,
         blockbox: &Path,
         home: &Path,
         script: &str,
@@ -122,13 +122,8 @@ impl Machine {
         write_program(
             &root.join("init"),
             &format!(
-                "#!/bin/busybox sh\n\
-                 /bin/busybox --install -s /bin\n\
-                 export PATH=/bin BLOCKBOX_HOME={}\n\
-                 mount -t proc proc /proc\n\
-                 mount -t sysfs sysfs /sys\n\
-                 mount -t devtmpfs devtmpfs /dev\n\
-                 ip link set lo up\n\
+                "{INIT}\
+                 export BLOCKBOX_HOME={}\n\
                  {insmods}\
                  ls -l /dev/kvm\n\
                  stty -F /dev/ttyS1 raw -echo\n\
@@ -140,13 +135,7 @@ impl Machine {
             ),
         )?;
         write_program(&root.join("checks"), script)?;
-        shell::output(
-            Command::new("/bin/sh")
-                .args(["-ec", r#"find . | cpio --quiet -o -H newc > "$OUT""#])
-                .env("OUT", initramfs)
-                .current_dir(root),
-        )?;
-        Ok(())
+        initramfs(root, output)
     }
 }
 

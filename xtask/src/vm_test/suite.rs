@@ -7,14 +7,14 @@
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::ExitCode;
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 
-use crate::outer::Outer;
-use crate::system::write_program;
+use crate::outer::{INIT, Outer};
+use crate::share::Share;
+use crate::system::{self, write_program};
 use crate::{setup, shell, test_program};
 
 /// The folder of the command's package.
@@ -23,11 +23,9 @@ const PACKAGE: &str = "runtime/cli";
 /// How long the outer machine may be silent; it prints a line after each test.
 const LIMIT: Duration = Duration::from_secs(60 * 60);
 
-/// How long the file server may take to start.
-const START: Duration = Duration::from_secs(20);
-
-/// The memory of the outer machine, which holds its guests, their images and all that tests write.
-const MEMORY: &str = "8G";
+/// The memory of the outer machine, which holds its guests, their images and all that tests write,
+/// in MiB.
+const MEMORY: u32 = 8192;
 
 /// Modules beside KVM's, in the order in which they are loaded.
 const MODULES: [&str; 11] = [
@@ -44,9 +42,6 @@ const MODULES: [&str; 11] = [
     "tun.ko",
 ];
 
-/// The path of the file server on Debian 12.
-const VIRTIOFSD: &str = "/usr/lib/qemu/virtiofsd";
-
 /// The start of the line with the exit status of the tests.
 const STATUS: &str = "vm-test: the tests ended with ";
 
@@ -57,10 +52,6 @@ pub(crate) fn run(test: &str, arguments: &[String]) -> Result<ExitCode> {
         "the outer machine is an x86-64 one, for Linux programs"
     );
     setup::run()?;
-    ensure!(
-        Path::new(VIRTIOFSD).exists(),
-        "no {VIRTIOFSD}: the tests' machine has this host's files through it"
-    );
     let package = shell::repository().join(PACKAGE);
     let program = test_program::build(&package, test)?;
     let folder = shell::target("vm-test/suite");
@@ -69,32 +60,27 @@ pub(crate) fn run(test: &str, arguments: &[String]) -> Result<ExitCode> {
     let outer = Outer::prepare()?;
     let initramfs = pack(&outer, &folder, &script(&program, &package, arguments))?;
 
+    // The path of a socket has to be short.
     let sockets = tempfile::Builder::new().prefix("vm-test").tempdir()?;
-    let socket = sockets.path().join("files");
-    let server = FileServer::start(&socket)?;
+    // It cannot change its root from that folder to itself, as it does by default.
+    let options = "cache=always,sandbox=chroot,log_level=err";
+    let share = Share::start(Path::new("/"), &sockets.path().join("files"), options)?;
     let console = folder.join("console.log");
     let mut qemu = outer.command(&[], "");
-    qemu.args(["-accel", "tcg,thread=multi", "-m", MEMORY])
-        .args([
-            "-object",
-            &format!("memory-backend-memfd,id=memory,size={MEMORY},share=on"),
-        ])
-        .args(["-numa", "node,memdev=memory"])
-        .arg("-chardev")
-        .arg(format!("socket,id=files,path={}", socket.display()))
-        .args(["-device", "vhost-user-fs-pci,chardev=files,tag=host"])
+    qemu.args(["-accel", "tcg,thread=multi", "-m", &format!("{MEMORY}M")])
         .arg("-initrd")
         .arg(&initramfs)
         .arg("-serial")
         .arg(format!("file:{}", console.display()))
         .args(["-serial", "stdio"]);
+    share.attach(&mut qemu, MEMORY, "vhost-user-fs-pci");
     println!("{test} runs in an outer machine that QEMU emulates");
     let watched = shell::watched_by(&mut qemu, LIMIT, |line| {
         if !line.starts_with(STATUS) {
             println!("{line}");
         }
     })?;
-    drop(server);
+    drop(share);
     let status = watched
         .lines
         .iter()
@@ -138,15 +124,9 @@ fn pack(outer: &Outer, folder: &Path, script: &str) -> Result<PathBuf> {
     write_program(
         &root.join("init"),
         &format!(
-            "#!/bin/busybox sh\n\
-             /bin/busybox --install -s /bin\n\
-             export PATH=/bin\n\
-             mount -t proc proc /proc\n\
-             mount -t sysfs sysfs /sys\n\
-             mount -t devtmpfs devtmpfs /dev\n\
-             ip link set lo up\n\
+            "{INIT}\
              {insmods}\
-             mount -t virtiofs -o ro host /host\n\
+             mount -t virtiofs -o ro share /host\n\
              mount -t tmpfs own /own && mkdir /own/upper /own/work\n\
              mount -t overlay -o lowerdir=/host,upperdir=/own/upper,workdir=/own/work all /all\n\
              for name in proc sys dev; do mount --move /$name /all/$name; done\n\
@@ -162,41 +142,6 @@ fn pack(outer: &Outer, folder: &Path, script: &str) -> Result<PathBuf> {
     )?;
     write_program(&root.join("tests"), script)?;
     let initramfs = folder.join("initramfs");
-    shell::output(
-        Command::new("/bin/sh")
-            .args(["-ec", r#"find . | cpio --quiet -o -H newc > "$OUT""#])
-            .env("OUT", &initramfs)
-            .current_dir(&root),
-    )?;
+    system::initramfs(&root, &initramfs)?;
     Ok(initramfs)
-}
-
-/// A server of this host's files, which is killed when this is dropped.
-struct FileServer(Child);
-
-impl FileServer {
-    fn start(socket: &Path) -> Result<Self> {
-        let mut command = Command::new("setpriv");
-        command
-            .args(["--pdeathsig", "TERM", VIRTIOFSD])
-            .arg(format!("--socket-path={}", socket.display()))
-            .args(["-o", "source=/,cache=always,sandbox=chroot,log_level=err"]);
-        let mut server = Self(command.spawn().with_context(|| shell::line(&command))?);
-        let start = Instant::now();
-        while !socket.exists() {
-            if let Some(status) = server.0.try_wait()? {
-                bail!("{}: {status}", shell::line(&command));
-            }
-            ensure!(start.elapsed() < START, "{VIRTIOFSD} does not listen");
-            thread::sleep(Duration::from_millis(20));
-        }
-        Ok(server)
-    }
-}
-
-impl Drop for FileServer {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }

@@ -1,6 +1,7 @@
 //! Arguments and options of commands that boot nothing: docker's spellings, and what is refused.
 
 use std::fs;
+use std::path::Path;
 
 use serde_json::Value;
 use testkit::TarBuilder;
@@ -192,4 +193,29 @@ fn the_last_of_an_option_that_is_given_twice_counts() {
     let blockbox = Blockbox::without_kernel();
     let twice = ["images", "--format", "table", "--format", "json"];
     assert_eq!(blockbox.ok(twice).trim(), "[]");
+}
+
+#[test]
+fn a_new_sandbox_has_the_monitor_of_the_variable_unless_an_option_names_one() {
+    if testkit::oracle("qemu-system-x86_64").is_none() {
+        return;
+    }
+    let mut blockbox = Blockbox::new();
+    let layout = layout(2);
+    let image = layout.reference();
+    blockbox.set("BLOCKBOX_VMM", Path::new("qemu"));
+    for (name, options, monitor) in [("a", &[][..], "qemu"), ("b", &["--vmm", "auto"], "auto")] {
+        let words = [&["create", "--name", name], options, &[&image, "true"]].concat();
+        blockbox.ok(words);
+        let spec = blockbox
+            .home()
+            .join("sandboxes")
+            .join(name)
+            .join("sandbox.json");
+        let spec: Value = serde_json::from_slice(&fs::read(spec).unwrap()).unwrap();
+        assert_eq!(spec["machine"]["vmm"], monitor, "{spec}");
+    }
+    blockbox.set("BLOCKBOX_VMM", Path::new("kvm"));
+    let error = blockbox.fails(["create", &image, "true"]);
+    assert!(error.contains("BLOCKBOX_VMM: kvm is none of"), "{error}");
 }

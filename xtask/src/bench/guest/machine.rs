@@ -9,8 +9,8 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use super::root::{BARE_INIT, INIT, Root};
-use super::share::Share;
 use crate::bench::Setting;
+use crate::share::Share;
 use crate::shell::Patience;
 use crate::{setup, shell};
 
@@ -153,10 +153,11 @@ impl Machine {
             for (number, image) in disks.iter().enumerate() {
                 disk(&mut qemu, number + 1, image, true)?;
             }
-            let server = share.map(|share| Share::start(share, &self.folder.join("virtiofsd")));
+            let files = self.folder.join("virtiofsd");
+            let server = share.map(|share| Share::start(share, &files, "cache=auto"));
             let server = server.transpose()?;
             if let Some(server) = &server {
-                server.attach(&mut qemu, MEMORY);
+                server.attach(&mut qemu, MEMORY, "vhost-user-fs-device");
             }
             let watched = shell::watched(&mut qemu, PATIENCE)?;
             if let Some(status) = watched.status {

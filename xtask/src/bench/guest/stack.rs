@@ -7,8 +7,8 @@ use anyhow::{Context, Error, Result};
 
 use super::machine::Disk;
 use super::partitions;
-use super::share::virtiofsd;
 use crate::bench::fs::{Build, Mounts, OVERLAY, copy};
+use crate::share::virtiofsd;
 use crate::shell;
 
 /// Where the guest mounts the tree.

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use super::guest::DONE;
 use crate::bench::Setting;
 use crate::bench::guest::{COUNTED, COUNTED_KHZ};
-use crate::outer::Outer;
+use crate::outer::{INIT, Outer};
 use crate::shell::{self, Patience};
 use crate::system::{inside, install, write_program};
 
@@ -24,8 +24,8 @@ const PATIENCE: Patience = Patience {
     busy: Some(Duration::from_secs(10 * 60)),
 };
 
-/// The same for a contender that takes tens of times as long. It did not end within an hour and a
-/// half, of which it had two thirds of a processor.
+/// The same for a contender that takes tens of times as long. One run of it did not end within an
+/// hour and a half.
 const MORE_PATIENCE: Patience = Patience {
     silent: Duration::from_secs(12 * 60 * 60),
     busy: None,
@@ -41,17 +41,11 @@ const OUTER_MEMORY: u32 = 4096;
 /// The script that runs a contender, in its folder.
 const SCRIPT: &str = "run";
 
-/// The init of the outer machine. The kernel sets the variable `folder` from its command line.
-const INIT: &str = r#"#!/bin/busybox sh
-/bin/busybox --install -s /bin
-export PATH=/bin
-mount -t proc proc /proc
-mount -t sysfs sysfs /sys
-mount -t devtmpfs devtmpfs /dev
-mkdir -p /dev/shm /dev/pts "$folder"
+/// What the init of the outer machine goes on with. The kernel sets the variable `folder` from its
+/// command line.
+const MOUNTS: &str = r#"mkdir -p /dev/shm /dev/pts "$folder"
 mount -t tmpfs shm /dev/shm
 mount -t devpts devpts /dev/pts
-ip link set lo up
 mount -t ext4 /dev/nvme0n2 "$folder"
 stty -F /dev/ttyS1 raw -echo
 "#;
@@ -100,8 +94,9 @@ impl Machine {
         for name in ["lib", "lib64"] {
             std::os::unix::fs::symlink(Path::new("usr").join(name), root.join(name))?;
         }
-        let init =
-            format!("{INIT}{insmods}sh \"$folder/{SCRIPT}\" </dev/null >/dev/ttyS1\npoweroff -f\n");
+        let init = format!(
+            "{INIT}{MOUNTS}{insmods}sh \"$folder/{SCRIPT}\" </dev/null >/dev/ttyS1\npoweroff -f\n"
+        );
         write_program(&root.join("init"), &init)?;
         disk(setting, &folder.join("system"), &root)?;
         fs::remove_dir_all(&root)?;

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use crate::shell;
 
 /// Returns QEMU's own virtiofsd, or the separate one for later versions.
-pub(super) fn virtiofsd() -> Option<PathBuf> {
+pub(crate) fn virtiofsd() -> Option<PathBuf> {
     ["/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd"]
         .into_iter()
         .map(PathBuf::from)
@@ -20,14 +20,15 @@ pub(super) fn virtiofsd() -> Option<PathBuf> {
 }
 
 /// A folder of the host that one machine may mount.
-pub(super) struct Share {
+pub(crate) struct Share {
     server: Child,
     socket: PathBuf,
 }
 
 impl Share {
-    /// Starts the server. Its files have `name` as their prefix.
-    pub(super) fn start(folder: &Path, name: &Path) -> Result<Self> {
+    /// Starts the server with more `options`, separated by commas. Its files have `name` as their
+    /// prefix.
+    pub(crate) fn start(folder: &Path, name: &Path, options: &str) -> Result<Self> {
         let socket = name.with_extension("socket");
         let _ = fs::remove_file(&socket);
         let log = fs::File::create(name.with_extension("log"))?;
@@ -35,6 +36,7 @@ impl Share {
         server
             .arg(format!("--socket-path={}", socket.display()))
             .args(["-o", &format!("source={}", folder.display())])
+            .args(["-o", options])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log);
@@ -49,9 +51,9 @@ impl Share {
         bail!("virtiofsd does not start")
     }
 
-    /// Adds the share to a machine with this many MiB of memory. The server maps the memory, and
-    /// supports only virtio 1.0 devices.
-    pub(super) fn attach(&self, qemu: &mut Command, memory: u32) {
+    /// Adds the share with the tag `share` to a machine with this many MiB of memory, as QEMU's
+    /// `device`. The server maps the memory, and supports only virtio 1.0 devices.
+    pub(crate) fn attach(&self, qemu: &mut Command, memory: u32, device: &str) {
         qemu.args(["-object"])
             .arg(format!(
                 "memory-backend-memfd,id=memory,size={memory}M,share=on"
@@ -59,7 +61,7 @@ impl Share {
             .args(["-machine", "memory-backend=memory"])
             .args(["-global", "virtio-mmio.force-legacy=false", "-chardev"])
             .arg(format!("socket,id=share,path={}", self.socket.display()))
-            .args(["-device", "vhost-user-fs-device,chardev=share,tag=share"]);
+            .args(["-device", &format!("{device},chardev=share,tag=share")]);
     }
 }
 
